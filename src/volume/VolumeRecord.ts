@@ -1,0 +1,25 @@
+/**
+ * What the driver remembers of one published volume. Holds no secret.
+ */
+import type { ObjectVersion } from "../../schemas/Provider.ts"
+
+export interface PodIdentity {
+  readonly name: string
+  readonly namespace: string
+  readonly uid: string
+  readonly serviceAccountName: string
+}
+
+export interface VolumeRecord {
+  readonly volumeId: string
+  readonly targetPath: string
+  readonly pod: PodIdentity
+  readonly secretProviderClassName: string
+  readonly provider: string
+  /** Of the last answer that was written, sorted by id. */
+  readonly objectVersions: ReadonlyArray<ObjectVersion>
+  /** When the provider last answered and its answer was in place, in milliseconds since the epoch. */
+  readonly lastSuccessMillis: number
+  /** Name of its SecretProviderClassPodStatus; undefined while none is known to exist. */
+  readonly podStatusName: string | undefined
+}
