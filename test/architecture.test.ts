@@ -15,7 +15,9 @@ const sources = (folder: string): ReadonlyArray<string> =>
     .map((name) => join(folder, name))
 
 const importsOf = (file: string): ReadonlyArray<string> =>
-  [...readFileSync(join(root, file), "utf8").matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/gu)].map(([, name]) => name!)
+  [...readFileSync(join(root, file), "utf8").matchAll(/(?:\bfrom\s+|\bimport\s*\(\s*|^import\s+)"([^"\n]+)"/gmu)].map(
+    ([, name]) => name!
+  )
 
 type Room = "schemas" | "src" | "main" | "layers" | "proto"
 
