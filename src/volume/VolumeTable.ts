@@ -1,0 +1,53 @@
+/**
+ * What is published on this node, by target path, and one lock per target path. Holds no secret. Lost with the
+ * process: a volume is learnt again from its mount and its pod status.
+ */
+import { Context, Effect, Layer, Semaphore } from "effect"
+import type { VolumeRecord } from "./VolumeRecord.ts"
+
+interface Lock {
+  readonly semaphore: Semaphore.Semaphore
+  users: number
+}
+
+export class VolumeTable extends Context.Service<
+  VolumeTable,
+  {
+    readonly get: (targetPath: string) => VolumeRecord | undefined
+    readonly set: (record: VolumeRecord) => void
+    readonly remove: (targetPath: string) => void
+    readonly all: () => ReadonlyArray<VolumeRecord>
+    /** Volumes whose lock is held or awaited: zero when nothing is going on. */
+    readonly busy: () => number
+    /** Runs the effect while no other one with the same target path runs; waiting may be interrupted. */
+    readonly exclusive: <A, E, R>(targetPath: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  }
+>()("secrets-store/volume/VolumeTable") {
+  static readonly layer = Layer.sync(VolumeTable, () => {
+    const records = new Map<string, VolumeRecord>()
+    const locks = new Map<string, Lock>()
+    const enter = (targetPath: string): Lock => {
+      const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+      locks.set(targetPath, lock)
+      lock.users += 1
+      return lock
+    }
+    const leave = (targetPath: string, lock: Lock) => {
+      lock.users -= 1
+      if (lock.users === 0) locks.delete(targetPath)
+    }
+    return VolumeTable.of({
+      get: (targetPath) => records.get(targetPath),
+      set: (record) => void records.set(record.targetPath, record),
+      remove: (targetPath) => void records.delete(targetPath),
+      all: () => [...records.values()],
+      busy: () => locks.size,
+      exclusive: (targetPath, effect) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => enter(targetPath)),
+          (lock) => lock.semaphore.withPermits(1)(effect),
+          (lock) => Effect.sync(() => leave(targetPath, lock))
+        )
+    })
+  })
+}
