@@ -1,0 +1,235 @@
+/**
+ * Every series that the driver counts. The first block has upstream's names and labels to the letter, the second is
+ * ours and is prefixed `secrets_store_`. A series appears with its first update. Labels come from small sets: a pod is
+ * never a label, and what a provider or a user chooses is bounded.
+ *
+ * @source driver v1.6.0, pkg/secrets-store/stats_reporter.go; reference/driver.md 8.2, Q20, Q21
+ */
+import { Cause, Clock, Effect, Exit, Metric } from "effect"
+import type { ProviderCallFailed, ProviderNameInvalid, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
+
+/** Geometric from 0.1 to 2 in eleven steps, as upstream computes it; other mathematics differs in the last digit. */
+const SECONDS = [
+  0.1, 0.13492828476735633, 0.18205642030260802, 0.24564560522315804, 0.3314454017339986, 0.4472135954999578,
+  0.6034176336545162, 0.8141810630738084, 1.0985605433061172, 1.4822688982138947, 1.9999999999999991
+]
+
+/** What the OpenTelemetry exporter puts on every series of upstream. */
+const SCOPE = {
+  os_type: "linux",
+  otel_scope_name: "sigs.k8s.io/secrets-store-csi-driver",
+  otel_scope_schema_url: "",
+  otel_scope_version: ""
+}
+
+const counter = (name: string, description: string, attributes: Readonly<Record<string, string>>) =>
+  Metric.counter(name, { description, attributes, incremental: true })
+
+const publishTotal = counter("node_publish_total", "Total number of node publish calls", SCOPE)
+const publishErrorTotal = counter("node_publish_error_total", "Total number of node publish calls with error", SCOPE)
+const unpublishTotal = counter("node_unpublish_total", "Total number of node unpublish calls", SCOPE)
+const unpublishErrorTotal = counter(
+  "node_unpublish_error_total",
+  "Total number of node unpublish calls with error",
+  SCOPE
+)
+const rotationTotal = counter("rotation_reconcile_total", "Total number of rotation reconciles", {
+  ...SCOPE,
+  rotated: "true"
+})
+const rotationErrorTotal = counter("rotation_reconcile_error_total", "Total number of rotation reconciles with error", {
+  ...SCOPE,
+  rotated: "true"
+})
+const rotationSeconds = Metric.histogram("rotation_reconcile_duration_sec", {
+  description: "Distribution of how long it took to rotate secrets-store content for pods",
+  attributes: SCOPE,
+  boundaries: SECONDS
+})
+// Upstream defines these two and never updates them.
+const syncTotal = counter("sync_k8s_secret_total", "Total number of k8s secrets synced", SCOPE)
+const syncSeconds = Metric.histogram("k8s_secret_duration_sec", {
+  description: "Distribution of how long it took to sync k8s secret",
+  attributes: SCOPE,
+  boundaries: SECONDS
+})
+
+const outcomesTotal = counter("secrets_store_publish_outcomes_total", "Publish calls by what they did", {})
+const volumesNow = Metric.gauge("secrets_store_volumes", { description: "Volumes published on this node" })
+const providerRequestsTotal = counter(
+  "secrets_store_provider_requests_total",
+  "Mount calls made to providers, by gRPC status code",
+  {}
+)
+const providerSeconds = Metric.histogram("secrets_store_provider_request_duration_seconds", {
+  description: "How long providers took to answer mount calls",
+  boundaries: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+})
+const buildInfo = Metric.gauge("secrets_store_build_info", { description: "The version that is running, as a label" })
+
+/** Error types of the driver itself; they are never counted against the bound of foreign ones. */
+const STANDARD_ERROR_TYPES: ReadonlySet<string> = new Set([
+  "",
+  "Cancelled",
+  "FailedToEnsureMountPoint",
+  "FailedToLookupProviderGRPCClient",
+  "FailedToMount",
+  "FailedToRotate",
+  "FailedToUnmount",
+  "FailedToWritePodStatus",
+  "FileWriteError",
+  "GRPCProviderError",
+  "IncompatibleProviderVersion",
+  "KubernetesApiFailed",
+  "NodePublishSecretRefNotFound",
+  "PodNotFound",
+  "PodVolumeNotFound",
+  "ProviderError",
+  "SecretProviderClassNotFound",
+  "UnexpectedTargetPath"
+])
+const NO_PROVIDER: ReadonlySet<string> = new Set([""])
+
+const LABEL_LENGTH_MAX = 64
+const LABEL_VALUES_MAX = 64
+const OTHER = "Other"
+
+/**
+ * The label value to use for a foreign word: itself while it is short, plain, and among the first to be seen, else
+ * "Other". Upstream uses such words as they come, so a provider can grow its metrics without bound.
+ *
+ * @shape  (word, standard words, foreign words so far) -> label value
+ * @errors none
+ */
+export const boundedLabel = (word: string, standard: ReadonlySet<string>, seen: ReadonlySet<string>): string => {
+  if (standard.has(word)) return word
+  const label = word.slice(0, LABEL_LENGTH_MAX)
+  if (!/^[A-Za-z0-9_.-]+$/u.test(label)) return OTHER
+  return seen.has(label) || seen.size < LABEL_VALUES_MAX ? label : OTHER
+}
+
+interface Seen {
+  readonly errorTypes: Set<string>
+  readonly providers: Set<string>
+}
+
+// Foreign words live and die with the registry that holds their series: one per process, or one per test.
+const seenIn = new WeakMap<object, Seen>()
+
+const admit = (word: string, standard: ReadonlySet<string>, seen: Set<string>): string => {
+  const label = boundedLabel(word, standard, seen)
+  if (!standard.has(label) && label !== OTHER) seen.add(label)
+  return label
+}
+
+/** Labels of a provider and an error type, both bounded. */
+const foreignLabels = (words: { readonly provider?: string; readonly errorType?: string }) =>
+  Effect.withFiber<Readonly<Record<string, string>>>((fiber) =>
+    Effect.sync(() => {
+      const registry = fiber.getRef(Metric.MetricRegistry)
+      const seen = seenIn.get(registry) ?? { errorTypes: new Set(), providers: new Set() }
+      seenIn.set(registry, seen)
+      return {
+        ...(words.provider === undefined ? {} : { provider: admit(words.provider, NO_PROVIDER, seen.providers) }),
+        ...(words.errorType === undefined
+          ? {}
+          : { error_type: admit(words.errorType, STANDARD_ERROR_TYPES, seen.errorTypes) })
+      }
+    })
+  )
+
+const add = (metric: Metric.Counter<number>, labels: Readonly<Record<string, string>>) =>
+  Metric.update(Metric.withAttributes(metric, labels), 1)
+
+/** "not_due": a republish too early to do anything; "kept": mounted, and rotation is off. */
+export type PublishOutcome = "mounted" | "refreshed" | "kept" | "not_due"
+
+/**
+ * A publish call that was answered OK, also when there was nothing to do. `provider` is empty when it is not known.
+ *
+ * @source reference/driver.md 8.2, Q20
+ */
+export const nodePublished = Effect.fnUntraced(function* (call: {
+  readonly provider: string
+  readonly outcome: PublishOutcome
+}) {
+  const labels = yield* foreignLabels({ provider: call.provider })
+  yield* add(publishTotal, labels)
+  yield* add(outcomesTotal, { ...labels, outcome: call.outcome })
+})
+
+/** A publish call that failed, whether or not the kubelet was told. */
+export const nodePublishFailed = Effect.fnUntraced(function* (call: {
+  readonly provider: string
+  readonly errorType: string
+}) {
+  const labels = yield* foreignLabels(call)
+  yield* add(publishErrorTotal, labels)
+  yield* add(outcomesTotal, { provider: labels["provider"] ?? "", outcome: "failed" })
+})
+
+export const nodeUnpublished: Effect.Effect<void> = Metric.update(unpublishTotal, 1)
+export const nodeUnpublishFailed: Effect.Effect<void> = Metric.update(unpublishErrorTotal, 1)
+
+/** A refresh of a mounted volume that brought the provider's present answer. */
+export const rotationReconciled = Effect.fnUntraced(function* (refresh: {
+  readonly provider: string
+  readonly seconds: number
+}) {
+  yield* add(rotationTotal, yield* foreignLabels({ provider: refresh.provider }))
+  yield* Metric.update(rotationSeconds, refresh.seconds)
+})
+
+export const rotationFailed = Effect.fnUntraced(function* (refresh: {
+  readonly provider: string
+  readonly errorType: string
+}) {
+  yield* add(rotationErrorTotal, yield* foreignLabels(refresh))
+})
+
+/** A Kubernetes Secret that was written. */
+export const secretSynced = Effect.fnUntraced(function* (sync: {
+  readonly provider: string
+  readonly seconds: number
+}) {
+  yield* add(syncTotal, yield* foreignLabels({ provider: sync.provider }))
+  yield* Metric.update(syncSeconds, sync.seconds)
+})
+
+export const setVolumes = (count: number): Effect.Effect<void> => Metric.update(volumesNow, count)
+
+export const setBuildInfo = (version: string): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(buildInfo, { version }), 1)
+
+type CallFailed = ProviderNameInvalid | ProviderNotFound | ProviderCallFailed
+
+const grpcCodeOf = (exit: Exit.Exit<unknown, CallFailed>): string | undefined => {
+  if (Exit.isSuccess(exit)) return "OK"
+  const failure = Cause.findErrorOption(exit.cause)
+  if (failure._tag === "None") return Cause.hasInterruptsOnly(exit.cause) ? "CANCELLED" : "INTERNAL"
+  // Without a socket or a usable name no call was made.
+  return failure.value._tag === "ProviderCallFailed" ? failure.value.grpcCode : undefined
+}
+
+/**
+ * Counts one call to a provider by its status code, and how long it took. An interrupted call is CANCELLED.
+ *
+ * @shape  (provider) -> (call) -> the same call, measured
+ * @units  seconds of the monotonic clock
+ */
+export const measureProviderRequest =
+  (provider: string) =>
+  <A, E extends CallFailed, R>(call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.flatMap(Clock.monotonicTimeNanos, (started) =>
+      Effect.onExit(
+        call,
+        Effect.fnUntraced(function* (exit) {
+          const grpcCode = grpcCodeOf(exit)
+          if (grpcCode === undefined) return
+          const seconds = Number((yield* Clock.monotonicTimeNanos) - started) / 1e9
+          const labels = yield* foreignLabels({ provider })
+          yield* add(providerRequestsTotal, { ...labels, grpc_code: grpcCode })
+          yield* Metric.update(Metric.withAttributes(providerSeconds, labels), seconds)
+        })
+      )
+    )
