@@ -1,0 +1,41 @@
+// Runs the whole test suite and closes with one line that counts it. What this machine cannot run is named, loudly.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+const scratch = mkdtempSync(join(tmpdir(), "secrets-store-test-"))
+const report = join(scratch, "report.json")
+const vitest = [
+  "node_modules/vitest/vitest.mjs",
+  "run",
+  "--reporter=default",
+  "--reporter=json",
+  `--outputFile.json=${report}`
+]
+const status = spawnSync(process.execPath, [...vitest, ...process.argv.slice(2)], { stdio: "inherit" }).status ?? 1
+
+let results
+try {
+  results = JSON.parse(readFileSync(report, "utf8"))
+} catch {
+  console.error("the test runner left no report")
+  process.exit(status === 0 ? 1 : status)
+} finally {
+  rmSync(scratch, { recursive: true, force: true })
+}
+const notRun = results.testResults.flatMap((file) =>
+  file.assertionResults
+    .filter((test) => test.status === "skipped" || test.status === "pending")
+    .map((test) => test.fullName)
+)
+if (notRun.length > 0) {
+  console.log(`\nNOT RUN on this machine (${notRun.length}):`)
+  for (const name of notRun) console.log(`  - ${name}`)
+}
+// A file that could not even be loaded counts as one failure.
+const unloaded = results.testResults.filter(
+  (file) => file.status === "failed" && file.assertionResults.length === 0
+).length
+console.log(`\n${results.numPassedTests} passed, ${results.numFailedTests + unloaded} failed, ${notRun.length} skipped`)
+process.exit(status)
