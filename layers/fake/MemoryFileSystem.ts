@@ -5,7 +5,7 @@
  * `syscall` and message. Every system call is a step of its own, so that other fibers run in between: reading and
  * writing a file, making directories recursively and removing a tree are several. Copying and watching are not there.
  */
-import { ByteSize, DateTime, Effect, FileSystem, Option, PlatformError, Stream } from "effect"
+import { ByteSize, DateTime, Effect, FileSystem, Option, PlatformError, Result, Stream } from "effect"
 import { ERRNOS, type Errno, type Handle, type MemoryTree, type Stat, systemCall } from "./MemoryTree.ts"
 
 /** What Node throws; programs find it as `cause` of a `PlatformError`. */
@@ -220,7 +220,7 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
       const at = missing.at(-1)
       if (at === undefined) return
       const outcome = yield* Effect.result(mkdir(at))
-      if (outcome._tag === "Success") {
+      if (Result.isSuccess(outcome)) {
         missing.pop()
         continue
       }
@@ -239,16 +239,28 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
     }
   })
 
-  /** Empties and removes a directory, entry by entry, and never through a link. */
+  /**
+   * Removes a directory: first as it is, so that a mount point keeps its content, then entry by entry. An entry that
+   * fails does not spare the others; the first failure is told.
+   */
   const removeTree = (method: string, path: string): Effect.Effect<void, PlatformError.PlatformError> =>
     Effect.gen(function* () {
+      const rmdir = step(onPaths(method, "rmdir", path), (nowMillis) => tree.rmdir(path, nowMillis))
+      const first = yield* Effect.result(rmdir)
+      if (Result.isSuccess(first)) return
+      if (errnoOf(first.failure) !== "ENOTEMPTY") return yield* first.failure
       const entries = yield* step(onPaths(method, "scandir", path), () => tree.readdir(path))
-      for (const { name, type } of entries) {
+      const outcomes = yield* Effect.forEach(entries, ({ name, type }) => {
         const child = `${path}/${name}`
-        if (type === "Directory") yield* removeTree(method, child)
-        else yield* step(onPaths(method, "unlink", child), (nowMillis) => tree.unlink(child, nowMillis))
-      }
-      yield* step(onPaths(method, "rmdir", path), (nowMillis) => tree.rmdir(path, nowMillis))
+        return Effect.result(
+          type === "Directory"
+            ? removeTree(method, child)
+            : step(onPaths(method, "unlink", child), (nowMillis) => tree.unlink(child, nowMillis))
+        )
+      })
+      const failure = outcomes.filter(Result.isFailure).find((outcome) => errnoOf(outcome.failure) !== "ENOENT")
+      if (failure !== undefined) return yield* failure.failure
+      yield* rmdir
     }).pipe(
       Effect.catchIf(
         (error) => errnoOf(error) === "ENOENT",
@@ -262,7 +274,7 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
     options?: { readonly recursive?: boolean | undefined; readonly force?: boolean | undefined }
   ): Effect.fn.Return<void, PlatformError.PlatformError> {
     const found = yield* Effect.result(stepAt(onPaths(method, "lstat", path), () => tree.lstat(path)))
-    if (found._tag === "Failure") {
+    if (Result.isFailure(found)) {
       if (options?.force === true && errnoOf(found.failure) === "ENOENT") return
       return yield* found.failure
     }

@@ -300,6 +300,7 @@ export class MemoryTree {
 
   #walk(path: string, last: "follow" | "keep"): Place {
     if (path === "") throw failed("ENOENT")
+    if (path.includes("\u0000")) throw failed("EINVAL")
     if (isTooLong(path, PATH_BYTES_MAX)) throw failed("ENAMETOOLONG")
     let slash = path.endsWith("/")
     let links = 0
