@@ -1,0 +1,63 @@
+/**
+ * Gives memory back to the system: a full collection, then the allocator's free pages. A driver rests most of the time,
+ * and what a burst of mounts needed is otherwise kept for ever. Takes 15 to 35 ms of the only thread, so it happens
+ * seldom, and not at all while nothing was done since the last time. Where the collector or `malloc_trim` cannot be
+ * had, the other one is used alone.
+ */
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import { Cause, Effect, Schedule, type Scope } from "effect"
+
+const loadCollector = (): (() => void) => {
+  setFlagsFromString("--expose-gc")
+  const collect: unknown = runInNewContext("gc")
+  return typeof collect === "function"
+    ? () => void collect({ type: "major", execution: "sync", flavor: "last-resort" })
+    : () => {}
+}
+
+const loadMallocTrim = async (): Promise<() => void> => {
+  const { default: koffi } = await import("koffi")
+  const mallocTrim = koffi.load("libc.so.6").func("int malloc_trim(size_t pad)")
+  return () => void mallocTrim(0)
+}
+
+/** Loads one of the two parts, or says once why it is not there. */
+const optional = (part: string, load: () => (() => void) | Promise<() => void>): Effect.Effect<Effect.Effect<void>> =>
+  Effect.tryPromise(async () => load()).pipe(
+    Effect.map((use) => Effect.ignore(Effect.try(use))),
+    Effect.catch((error) =>
+      Effect.as(Effect.logInfo("memory is trimmed without a part of it", { part, err: error }), Effect.void)
+    )
+  )
+
+/**
+ * Trims once after the first interval, then after every interval in which something was done, until the scope closes.
+ *
+ * @shape  ({ intervalMillis, activity }) -> Effect<void>, which returns at once
+ * @units  milliseconds; 0 is never. `activity` is any number that changes when the driver works
+ * @errors none
+ */
+export const trimPeriodically = Effect.fnUntraced(function* (options: {
+  readonly intervalMillis: number
+  readonly activity: Effect.Effect<number>
+}): Effect.fn.Return<void, never, Scope.Scope> {
+  if (options.intervalMillis <= 0) return
+  let trimmedAt: number | undefined
+  const parts = yield* Effect.cached(
+    Effect.all([optional("gc", loadCollector), optional("malloc_trim", loadMallocTrim)])
+  )
+  const trimIfActive = Effect.gen(function* () {
+    const activity = yield* options.activity
+    if (activity === trimmedAt) return
+    for (const part of yield* parts) yield* part
+    trimmedAt = activity
+  })
+  yield* Effect.forkScoped(
+    Effect.repeat(Effect.delay(trimIfActive, options.intervalMillis), Schedule.forever).pipe(
+      Effect.tapCause((cause) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("memory is no longer trimmed", cause)
+      )
+    )
+  )
+})
