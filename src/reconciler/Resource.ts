@@ -1,0 +1,291 @@
+/**
+ * One kind of Kubernetes object, with its types: plain JSON of the `KubernetesApi` becomes objects of a schema here,
+ * and only here.
+ *
+ * Go writes null where nothing is; that decodes as absent. An object of the wrong shape is a `KubernetesApiFailed` with
+ * the reason "Invalid", which names the field and never its value; within a list it is left out and logged, so that one
+ * broken object does not take the others away.
+ */
+import { Effect, Result, Schema } from "effect"
+import { Event, Pod } from "../../schemas/Core.ts"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import type { CachedMeta } from "../../schemas/Meta.ts"
+import { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
+import { SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
+import { KubernetesApi, type KubernetesRequest } from "../ports/KubernetesApi.ts"
+import { LogKeys } from "../telemetry/LogKeys.ts"
+
+export interface KubernetesObject {
+  readonly metadata: Pick<CachedMeta, "name" | "namespace" | "resourceVersion">
+}
+
+export interface Definition<A extends KubernetesObject> {
+  /** Empty for the core group. */
+  readonly group: string
+  readonly version: string
+  readonly plural: string
+  readonly kind: string
+  readonly namespaced: boolean
+  readonly schema: Schema.Codec<A, unknown>
+}
+
+export interface Resource<A extends KubernetesObject> extends Definition<A> {
+  /** The failure is where the shape is wrong, without values. */
+  readonly decode: (input: unknown) => Result.Result<A, string>
+  readonly encode: (object: A) => unknown
+}
+
+/**
+ * @shape  (definition) -> a resource, whose decoder is compiled once
+ * @errors none
+ */
+export const make = <A extends KubernetesObject>(definition: Definition<A>): Resource<A> => {
+  const codec = Schema.toCodecGoJson(definition.schema)
+  const decode = Schema.decodeUnknownResult(codec)
+  const encode = Schema.encodeSync(codec)
+  const apiVersion = definition.group === "" ? definition.version : `${definition.group}/${definition.version}`
+  return {
+    ...definition,
+    decode: (input) => Result.mapError(decode(input), (error) => error.message.replace(/\s+/gu, " ")),
+    encode: (object) => {
+      const encoded = encode(object)
+      return typeof encoded === "object" && encoded !== null
+        ? { apiVersion, kind: definition.kind, ...encoded }
+        : { apiVersion, kind: definition.kind }
+    }
+  }
+}
+
+const STORE = "secrets-store.csi.x-k8s.io"
+
+export const secretProviderClasses = make({
+  group: STORE,
+  version: "v1",
+  plural: "secretproviderclasses",
+  kind: "SecretProviderClass",
+  namespaced: true,
+  schema: SecretProviderClass
+})
+
+export const podStatuses = make({
+  group: STORE,
+  version: "v1",
+  plural: "secretproviderclasspodstatuses",
+  kind: "SecretProviderClassPodStatus",
+  namespaced: true,
+  schema: SecretProviderClassPodStatus
+})
+
+export const events = make({
+  group: "",
+  version: "v1",
+  plural: "events",
+  kind: "Event",
+  namespaced: true,
+  schema: Event
+})
+
+export const pods = make({
+  group: "",
+  version: "v1",
+  plural: "pods",
+  kind: "Pod",
+  namespaced: true,
+  schema: Pod
+})
+
+/** What a list or a watch is about; without a namespace, all of them. */
+export interface Selection {
+  readonly namespace?: string | undefined
+  readonly labelSelector?: string | undefined
+  readonly fieldSelector?: string | undefined
+}
+
+type AnyDefinition = Omit<Definition<KubernetesObject>, "schema">
+
+/** Objects are known by namespace and name, those without a namespace by their name. */
+export const keyOf = ({ metadata }: KubernetesObject): string =>
+  metadata.namespace === undefined ? (metadata.name ?? "") : `${metadata.namespace}/${metadata.name ?? ""}`
+
+/** What the API server calls the resource in its messages. */
+export const qualifiedName = ({ group, plural }: Pick<AnyDefinition, "group" | "plural">): string =>
+  group === "" ? plural : `${plural}.${group}`
+
+/** False for what cannot be the name of an object: as a part of a path, it would name something else. */
+export const isSegment = (name: string): boolean => name !== "" && name !== "." && name !== ".." && !/[/%]/u.test(name)
+
+/** @shape (resource, namespace?, name?) -> path, every part percent-encoded */
+export const pathOf = (resource: AnyDefinition, namespace?: string, name?: string): string => {
+  const root =
+    resource.group === "" ? `/api/${resource.version}` : `/apis/${encode(resource.group)}/${resource.version}`
+  const inside = resource.namespaced && namespace !== undefined ? `/namespaces/${encode(namespace)}` : ""
+  return `${root}${inside}/${resource.plural}${name === undefined ? "" : `/${encode(name)}`}`
+}
+
+const encode = (part: string): string => encodeURIComponent(part.toWellFormed())
+
+/** An answer that is not what was asked for. */
+export const invalid = (request: Pick<KubernetesRequest, "method" | "path">, detail: string): KubernetesApiFailed =>
+  new KubernetesApiFailed({ method: request.method, path: request.path, status: 200, reason: "Invalid", detail })
+
+/** The API server's words for an object that does not exist. */
+const notFound = (resource: AnyDefinition, method: string, path: string, name: string): KubernetesApiFailed =>
+  new KubernetesApiFailed({
+    method,
+    path,
+    status: 404,
+    reason: "NotFound",
+    detail: `${qualifiedName(resource)} ${JSON.stringify(name)} not found`
+  })
+
+/** Sends a request about one object, and decodes the object that comes back. */
+const exchange = Effect.fnUntraced(function* <A extends KubernetesObject>(
+  resource: Resource<A>,
+  method: KubernetesRequest["method"],
+  object: { readonly namespace: string | undefined; readonly name: string },
+  rest: Pick<KubernetesRequest, "body" | "contentType">
+): Effect.fn.Return<A, KubernetesApiFailed, KubernetesApi> {
+  const collection = pathOf(resource, object.namespace)
+  // A name that cannot be is answered here: put into a path, it would ask for something else.
+  if (!isSegment(object.name) || (resource.namespaced && !isSegment(object.namespace ?? ""))) {
+    return yield* notFound(resource, method, collection, object.name)
+  }
+  const path = method === "POST" ? collection : pathOf(resource, object.namespace, object.name)
+  const api = yield* KubernetesApi
+  const body = yield* api.request({ method, path, ...rest })
+  const decoded = resource.decode(body)
+  return Result.isSuccess(decoded)
+    ? decoded.success
+    : yield* invalid({ method, path }, `${resource.kind} ${JSON.stringify(object.name)}: ${decoded.failure}`)
+})
+
+const named = ({ metadata }: KubernetesObject) => ({ namespace: metadata.namespace, name: metadata.name ?? "" })
+
+/**
+ * Reads one object from the API server.
+ *
+ * @shape  (resource, namespace, name) -> object; the namespace of a cluster-wide resource is not looked at
+ * @errors KubernetesApiFailed, also for an object of another shape ("Invalid")
+ */
+export const get = <A extends KubernetesObject>(resource: Resource<A>, namespace: string, name: string) =>
+  exchange(resource, "GET", { namespace, name }, {})
+
+/** @shape (resource, object) -> the object as stored */
+export const create = <A extends KubernetesObject>(resource: Resource<A>, object: A) =>
+  exchange(resource, "POST", named(object), { body: resource.encode(object) })
+
+/** PUT; refused with Conflict when the object carries a version that is not the newest. */
+export const replace = <A extends KubernetesObject>(resource: Resource<A>, object: A) =>
+  exchange(resource, "PUT", named(object), { body: resource.encode(object) })
+
+/** @shape (resource, namespace, name, patch: JSON merge patch) -> the object as stored */
+export const mergePatch = <A extends KubernetesObject>(
+  resource: Resource<A>,
+  namespace: string,
+  name: string,
+  patch: unknown
+) => exchange(resource, "PATCH", { namespace, name }, { body: patch, contentType: "application/merge-patch+json" })
+
+/** Deletes one object, when it still is the one that is meant. */
+export const remove = Effect.fnUntraced(function* <A extends KubernetesObject>(
+  resource: Resource<A>,
+  namespace: string,
+  name: string,
+  preconditions?: { readonly uid?: string; readonly resourceVersion?: string }
+): Effect.fn.Return<void, KubernetesApiFailed, KubernetesApi> {
+  const path = pathOf(resource, namespace, name)
+  if (!isSegment(name) || (resource.namespaced && !isSegment(namespace))) {
+    return yield* notFound(resource, "DELETE", pathOf(resource, namespace), name)
+  }
+  const api = yield* KubernetesApi
+  yield* api.request({
+    method: "DELETE",
+    path,
+    ...(preconditions === undefined ? {} : { body: { apiVersion: "v1", kind: "DeleteOptions", preconditions } })
+  })
+})
+
+/** The parts of any object that are needed to speak of it, or to go on watching after it. */
+const Anything = Schema.Struct({
+  metadata: Schema.optionalKey(
+    Schema.Struct({
+      name: Schema.optionalKey(Schema.String),
+      namespace: Schema.optionalKey(Schema.String),
+      resourceVersion: Schema.optionalKey(Schema.String),
+      continue: Schema.optionalKey(Schema.String)
+    })
+  )
+})
+const decodeAnything = Schema.decodeUnknownResult(Schema.toCodecGoJson(Anything))
+
+/** @shape (any JSON) -> its metadata, empty when it has none */
+export const metadataOf = (input: unknown): NonNullable<typeof Anything.Type.metadata> => {
+  const decoded = decodeAnything(input)
+  return Result.isSuccess(decoded) ? (decoded.success.metadata ?? {}) : {}
+}
+
+const decodePage = Schema.decodeUnknownResult(
+  Schema.toCodecGoJson(Schema.Struct({ items: Schema.optionalKey(Schema.Array(Schema.Unknown)) }))
+)
+
+/** Decodes an object of a list or watch; one of the wrong shape, or without a name, is logged and is undefined. */
+export const decodeOrSkip = Effect.fnUntraced(function* <A extends KubernetesObject>(
+  resource: Resource<A>,
+  input: unknown
+): Effect.fn.Return<A | undefined> {
+  const decoded = resource.decode(input)
+  if (Result.isSuccess(decoded) && decoded.success.metadata.name !== undefined) return decoded.success
+  const { name = "", namespace } = metadataOf(input)
+  yield* Effect.logWarning("object of unexpected shape is left out", {
+    resource: qualifiedName(resource),
+    object: keyOf({ metadata: namespace === undefined ? { name } : { name, namespace } }),
+    [LogKeys.error]: Result.isSuccess(decoded) ? "has no name" : decoded.failure
+  })
+  return undefined
+})
+
+/** Pages are kept small: only one of them is in memory as it came. */
+export const PAGE_SIZE = 500
+/** An API server that hands out continue tokens for ever is broken. */
+const PAGES_MAX = 10_000
+
+export interface Listed<A> {
+  readonly objects: ReadonlyArray<A>
+  /** Where a watch goes on from. */
+  readonly resourceVersion: string
+}
+
+/**
+ * Lists in pages of one snapshot. Objects of the wrong shape are left out.
+ *
+ * @shape  (resource, selection, pageSize?) -> { objects, resourceVersion }
+ * @errors KubernetesApiFailed; `isGone` when the snapshot expired between two pages: list again
+ */
+export const list = Effect.fnUntraced(function* <A extends KubernetesObject>(
+  resource: Resource<A>,
+  selection: Selection = {},
+  pageSize: number = PAGE_SIZE
+): Effect.fn.Return<Listed<A>, KubernetesApiFailed, KubernetesApi> {
+  const api = yield* KubernetesApi
+  const { fieldSelector, labelSelector, namespace } = selection
+  const path = pathOf(resource, namespace)
+  const objects: Array<A> = []
+  let token: string | undefined
+  for (let page = 0; page < PAGES_MAX; page++) {
+    const body = yield* api.request({
+      method: "GET",
+      path,
+      query: { limit: pageSize, continue: token, labelSelector, fieldSelector }
+    })
+    const decoded = decodePage(body)
+    if (Result.isFailure(decoded)) return yield* invalid({ method: "GET", path }, `${resource.kind}List: not a list`)
+    for (const item of decoded.success.items ?? []) {
+      const object = yield* decodeOrSkip(resource, item)
+      if (object !== undefined) objects.push(object)
+    }
+    const metadata = metadataOf(body)
+    token = metadata.continue
+    if (token === undefined || token === "") return { objects, resourceVersion: metadata.resourceVersion ?? "" }
+  }
+  return yield* invalid({ method: "GET", path }, `${resource.kind}List: does not end`)
+})

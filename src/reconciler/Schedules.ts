@@ -1,0 +1,47 @@
+/**
+ * Every retry of the driver, by name: one place, one policy.
+ *
+ * A schedule says when to try again and when to give up; whether an error is worth it is said where it is used. Jitter
+ * is 20 % to either side of the delay.
+ */
+import { Duration, Effect, Schedule } from "effect"
+
+const atMost = (longest: Duration.Input) => {
+  const limit = Duration.fromInputUnsafe(longest)
+  return Schedule.modifyDelay(({ duration }: { readonly duration: Duration.Duration }) =>
+    Effect.succeed(Duration.min(duration, limit))
+  )
+}
+
+/**
+ * A list or watch that ended, for whatever reason. Never gives up.
+ *
+ * @units 500 ms, doubled each time up to 30 s
+ */
+export const watchReconnect = Schedule.exponential("500 millis", 2).pipe(atMost("30 seconds"), Schedule.jittered)
+
+/**
+ * An object that somebody else wrote between our read and our write.
+ *
+ * @units five tries in total; 10 ms, doubled each time
+ */
+export const conflictRetry = Schedule.exponential("10 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
+
+/**
+ * A provider that was UNAVAILABLE before anything of an answer came.
+ *
+ * @units  three calls in total; 1 s, then 1.1 times the one before, at most 10 s
+ * @source driver v1.6.0, pkg/secrets-store/provider_client.go, ServiceConfig; reference/driver.md 3.2
+ */
+export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
+  atMost("10 seconds"),
+  Schedule.jittered,
+  Schedule.upTo({ times: 2 })
+)
+
+/**
+ * An Event that could not be written.
+ *
+ * @units three tries in total; 500 ms, doubled each time
+ */
+export const eventRetry = Schedule.exponential("500 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 2 }))

@@ -1,0 +1,80 @@
+/**
+ * SecretProviderClasses of the namespaces that have volumes on this node.
+ *
+ * A namespace is followed from its first use on until ten minutes after its last. A class that is held is answered
+ * without asking the API server; one that is not is asked for once before "not found" is said. Where listing or watching
+ * is not allowed, every answer is a live read.
+ */
+import { Context, Effect, Layer, RcMap, References, Tracer } from "effect"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
+import { KubernetesApi } from "../ports/KubernetesApi.ts"
+import * as Reflector from "../reconciler/Reflector.ts"
+import * as Resource from "../reconciler/Resource.ts"
+
+const IDLE_TIME_TO_LIVE = "10 minutes"
+/** How long the first list of a namespace is waited for before the API server is asked for the one class. */
+const FIRST_LIST = "5 seconds"
+
+/**
+ * The words that callers look for. A 404 that does not speak of the class speaks of the resource, and keeps its words.
+ *
+ * @source controller-runtime's cache reader, as used by driver v1.6.0; reference/driver.md 2.7 #12
+ */
+const inTheWordsOfTheCache = (failure: KubernetesApiFailed, name: string): KubernetesApiFailed =>
+  failure.isNotFound && !/could not find the requested resource|page not found/u.test(failure.detail)
+    ? new KubernetesApiFailed({
+        method: failure.method,
+        path: failure.path,
+        status: failure.status,
+        reason: failure.reason,
+        detail: `SecretProviderClass.secrets-store.csi.x-k8s.io ${JSON.stringify(name)} not found`
+      })
+    : failure
+
+/** What is held may be trusted while nothing but the connection is wrong. */
+const isFollowing = (reflector: Reflector.Reflector<SecretProviderClass>): boolean => {
+  const failure = reflector.failure()
+  return reflector.isSynced() && (failure === undefined || failure.isTransient)
+}
+
+export class SecretProviderClasses extends Context.Service<
+  SecretProviderClasses,
+  {
+    /** Fails as the API server does; a class that does not exist is a `KubernetesApiFailed` that `isNotFound`. */
+    readonly get: (namespace: string, name: string) => Effect.Effect<SecretProviderClass, KubernetesApiFailed>
+    /** How many namespaces are being followed. */
+    readonly openNamespaces: Effect.Effect<number>
+  }
+>()("secrets-store/volume/SecretProviderClasses") {
+  static readonly layer = Layer.effect(
+    SecretProviderClasses,
+    Effect.gen(function* () {
+      const api = yield* KubernetesApi
+      const namespaces = yield* RcMap.make({
+        lookup: (namespace: string) =>
+          // It outlives the publish that happens to open it, and is not a part of that one's trace or log lines.
+          Reflector.make({ resource: Resource.secretProviderClasses, selection: { namespace } }).pipe(
+            Effect.provideService(References.CurrentLogAnnotations, {}),
+            Effect.updateContext(Context.omit(Tracer.ParentSpan))
+          ),
+        idleTimeToLive: IDLE_TIME_TO_LIVE
+      })
+      const live = (namespace: string, name: string) =>
+        Resource.get(Resource.secretProviderClasses, namespace, name).pipe(
+          Effect.provideService(KubernetesApi, api),
+          Effect.mapError((failure) => inTheWordsOfTheCache(failure, name))
+        )
+      return SecretProviderClasses.of({
+        get: Effect.fnUntraced(function* (namespace, name) {
+          if (!Resource.isSegment(namespace)) return yield* live(namespace, name)
+          const reflector = yield* RcMap.get(namespaces, namespace)
+          yield* Effect.timeoutOption(reflector.attempted, FIRST_LIST)
+          const held = isFollowing(reflector) ? reflector.get(`${namespace}/${name}`) : undefined
+          return held ?? (yield* live(namespace, name))
+        }, Effect.scoped),
+        openNamespaces: Effect.map(RcMap.keys(namespaces), (keys) => [...keys].length)
+      })
+    })
+  )
+}
