@@ -1,0 +1,246 @@
+/**
+ * What is in a mounted volume: the files that a pod sees, whether there are any, and how to take all of them away.
+ *
+ * Names that start with ".." belong to the atomic writer. Symbolic links are looked at, never followed, so nothing
+ * outside of the volume is listed or removed through a link of somebody else.
+ *
+ * @source driver v1.6.0, pkg/util/fileutil/filesystem.go; reference/driver.md 4.1, 4.5, Q3
+ */
+import { Effect, FileSystem, Option, type PlatformError } from "effect"
+import { cleanPath } from "./Payload.ts"
+
+type Failed = PlatformError.PlatformError
+
+/** The link to the current generation of files. */
+export const DATA = "..data"
+
+/** Of what is done to many files at a time: enough to keep the threads for file access busy. */
+const CONCURRENCY = 8
+
+const isNotFound = (failed: Failed): boolean => failed.reason._tag === "NotFound"
+
+/**
+ * What went wrong with a file, in the form and words of Go: `open /dir/file: permission denied`.
+ *
+ * @shape  (failed) -> text
+ * @errors none
+ */
+export const explain = ({ reason }: Failed): string => {
+  if (reason._tag === "BadArgument") return reason.message
+  const { cause, method, pathOrDescriptor = "", syscall = method } = reason
+  if (!(cause instanceof Error)) return reason.message
+  // Node says "ENOENT: no such file or directory, open '/dir/file'", and leaves the path out for an open file.
+  const [, words = cause.message, paths] = /^[^:]+: ([^,]+)(?:, \w+(?: '(.*)')?)?$/su.exec(cause.message) ?? []
+  return `${syscall} ${paths?.replace("' -> '", " ") ?? pathOrDescriptor}: ${words}`
+}
+
+// ---- reading
+
+const walk = (path: string, key: string, found: Array<readonly [string, string]>): Walk =>
+  Effect.gen(function* () {
+    const files = yield* FileSystem.FileSystem
+    for (const { name, type } of yield* files.readDirectoryEntries(path)) {
+      if (type === "Directory") yield* walk(`${path}/${name}`, `${key}/${name}`, found)
+      else found.push([`${key}/${name}`, `${path}/${name}`])
+    }
+  })
+
+type Walk = Effect.Effect<void, Failed, FileSystem.FileSystem>
+
+const linksOf = Effect.fnUntraced(function* (targetPath: string, names: ReadonlyArray<string>) {
+  const files = yield* FileSystem.FileSystem
+  return yield* Effect.forEach(
+    names,
+    (name) => Effect.map(files.readLink(`${targetPath}/${name}`), (link) => [name, link] as const),
+    { concurrency: CONCURRENCY }
+  )
+})
+
+/** Where the writer's own links lead, and what is there. */
+const currentGeneration = Effect.fnUntraced(function* (targetPath: string) {
+  const files = yield* FileSystem.FileSystem
+  const path = cleanPath(`${targetPath}/${yield* files.readLink(`${targetPath}/${DATA}`)}`)
+  const entries = yield* files.readDirectoryEntries(path)
+  return { path, types: new Map(entries.map(({ name, type }) => [name, type])) }
+})
+
+/**
+ * The files that a pod sees in a volume.
+ *
+ * `..data` is resolved once, so the paths lead to one generation: reading all of them gives one answer of the provider,
+ * or fails with NotFound when a newer one has taken its place meanwhile.
+ *
+ * @shape  (targetPath) -> map of name relative to the volume -> absolute path, sorted by name
+ * @errors PlatformError: the volume or a part of it cannot be read
+ * @source driver v1.6.0, pkg/util/fileutil/filesystem.go, GetMountedFiles; reference/driver.md 4.5
+ */
+export const list = Effect.fnUntraced(function* (
+  targetPath: string
+): Effect.fn.Return<ReadonlyMap<string, string>, Failed, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  const found: Array<readonly [string, string]> = []
+  const add = Effect.fnUntraced(function* (key: string, path: string, type: FileSystem.File.Type) {
+    if (type === "Directory") yield* walk(path, key, found)
+    else found.push([key, path])
+  })
+  const visible = (yield* files.readDirectoryEntries(targetPath)).filter(({ name }) => !name.startsWith(".."))
+  for (const { name, type } of visible) {
+    if (type !== "SymbolicLink") yield* add(name, `${targetPath}/${name}`, type)
+  }
+  const links = yield* linksOf(
+    targetPath,
+    visible.flatMap(({ name, type }) => (type === "SymbolicLink" ? [name] : []))
+  )
+  const isOwn = (link: string) => link.startsWith(`${DATA}/`) && !link.includes("/", DATA.length + 1)
+  const generation = links.some(([, link]) => isOwn(link)) ? yield* currentGeneration(targetPath) : undefined
+  for (const [name, link] of links) {
+    if (generation !== undefined && isOwn(link)) {
+      const inside = link.slice(DATA.length + 1)
+      const type = generation.types.get(inside)
+      // A link without a file is not of this generation: a file that comes or goes while it is replaced.
+      if (type !== undefined) yield* add(name, `${generation.path}/${inside}`, type)
+    } else {
+      const path = cleanPath(`${targetPath}/${link}`)
+      yield* add(name, path, (yield* files.lstat(path)).type)
+    }
+  }
+  return new Map(found.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+})
+
+/**
+ * Whether a mount holds content. Links to a `..data` that is not there are what a crash leaves before the first
+ * generation is complete; they are no content.
+ *
+ * @shape  (targetPath) -> true when `..data` leads to a directory or a provider's own file is there; a missing target is
+ *         not populated
+ * @errors PlatformError: the target cannot be looked at
+ * @source reference/driver.md Q3
+ */
+export const populated = Effect.fnUntraced(function* (
+  targetPath: string
+): Effect.fn.Return<boolean, Failed, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  const hasData = yield* files.stat(`${targetPath}/${DATA}`).pipe(
+    Effect.map(({ type }) => type === "Directory"),
+    // BadResource: a link to itself, or a target that is no directory, which the next step reports.
+    Effect.catchIf(
+      ({ reason }) => reason._tag === "NotFound" || reason._tag === "BadResource",
+      () => Effect.succeed(false)
+    )
+  )
+  if (hasData) return true
+  const entries = yield* files
+    .readDirectoryEntries(targetPath)
+    .pipe(Effect.catchIf(isNotFound, () => Effect.succeed([])))
+  const visible = entries.filter(({ name }) => !name.startsWith(".."))
+  if (visible.some(({ type }) => type !== "SymbolicLink")) return true
+  const links = yield* linksOf(
+    targetPath,
+    visible.map(({ name }) => name)
+  )
+  return links.some(([, link]) => !link.startsWith(`${DATA}/`))
+})
+
+// ---- removing
+
+const removeOne = Effect.fnUntraced(function* (path: string, recursive: boolean) {
+  const files = yield* FileSystem.FileSystem
+  return yield* files.remove(path, { recursive }).pipe(
+    Effect.as(undefined),
+    Effect.catch((failed) => Effect.succeed(isNotFound(failed) ? undefined : explain(failed)))
+  )
+})
+
+/**
+ * Removes one entry of a directory with everything in it, as far as possible. A directory of thousands of files is
+ * taken apart a few at a time: Node's own recursive removal starts on all of them at once and holds up everything else.
+ *
+ * @shape  (path, type) -> the first thing that could not be removed, or undefined; nothing there is success
+ * @errors none
+ */
+export const removeEntry = (
+  path: string,
+  type: FileSystem.File.Type
+): Effect.Effect<string | undefined, never, FileSystem.FileSystem> =>
+  type === "Directory" ? removeDirectory(path) : removeOne(path, false)
+
+const removeDirectory = Effect.fnUntraced(function* (
+  path: string
+): Effect.fn.Return<string | undefined, never, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  const entries = yield* Effect.result(files.readDirectoryEntries(path))
+  if (entries._tag === "Failure") return isNotFound(entries.failure) ? undefined : explain(entries.failure)
+  const left = yield* removeEntries(path, entries.success)
+  return left[0] ?? (yield* removeOne(path, true))
+})
+
+const removeEntries = Effect.fnUntraced(function* (
+  directory: string,
+  entries: ReadonlyArray<FileSystem.DirectoryEntry>
+) {
+  const left = yield* Effect.forEach(
+    entries,
+    ({ name, type }) => (type === "Directory" ? Effect.undefined : removeOne(`${directory}/${name}`, false)),
+    { concurrency: CONCURRENCY }
+  )
+  for (const { name, type } of entries) {
+    if (type === "Directory") left.push(yield* removeDirectory(`${directory}/${name}`))
+  }
+  return left.filter((text) => text !== undefined)
+})
+
+/**
+ * Removes everything below a target path, and not the target itself. What pods see goes first, in one step.
+ *
+ * @shape  (targetPath) -> a short text per entry that could not be removed; a missing target has nothing to remove
+ * @errors none
+ */
+export const clear = Effect.fnUntraced(function* (
+  targetPath: string
+): Effect.fn.Return<ReadonlyArray<string>, never, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  const entries = yield* Effect.result(files.readDirectoryEntries(targetPath))
+  if (entries._tag === "Failure") return isNotFound(entries.failure) ? [] : [explain(entries.failure)]
+  const [data, others] = [
+    entries.success.filter(({ name }) => name === DATA),
+    entries.success.filter(({ name }) => name !== DATA)
+  ]
+  return [...(yield* removeEntries(targetPath, data)), ...(yield* removeEntries(targetPath, others))]
+})
+
+// ---- the clock that other releases of the driver read
+
+/**
+ * When the volume was last written.
+ *
+ * @shape  (targetPath) -> mtime of the directory, or undefined when it cannot be told
+ * @units  milliseconds since the Unix epoch
+ * @errors none
+ * @source driver v1.6.0, pkg/secrets-store/utils.go, getLastUpdateTime; reference/driver.md 7.1, Q4
+ */
+export const lastChange = Effect.fnUntraced(function* (
+  targetPath: string
+): Effect.fn.Return<number | undefined, never, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  return yield* files.stat(targetPath).pipe(
+    Effect.map(({ mtime }) => Option.getOrUndefined(mtime)?.getTime()),
+    Effect.orElseSucceed(() => undefined)
+  )
+})
+
+/**
+ * Says that the volume is as good as newly written.
+ *
+ * @shape  (targetPath, millis) -> void
+ * @units  milliseconds since the Unix epoch
+ * @errors none: a clock that cannot be set only causes an early refresh after a restart
+ */
+export const touch = Effect.fnUntraced(function* (
+  targetPath: string,
+  millis: number
+): Effect.fn.Return<void, never, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  // Seconds as a fraction are cut off on their way to the disk: half a millisecond more, and the same one is read back.
+  const seconds = (millis + 0.5) / 1000
+  yield* Effect.ignore(files.utimes(targetPath, seconds, seconds))
+})
