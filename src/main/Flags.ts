@@ -16,7 +16,7 @@ const upstream = {
   endpoint: Go.string("endpoint", "unix://tmp/csi.sock", "address of the CSI socket"),
   driverName: Go.string("drivername", "secrets-store.csi.k8s.io", "name of the CSI driver"),
   nodeId: Go.string("nodeid", "", "name of the node that the driver runs on"),
-  logFormatJson: Go.bool("log-format-json", false, "write log lines as JSON"),
+  logFormatJson: Go.bool("log-format-json", false, "write log lines in JSON"),
   providerVolume: Go.string(
     "provider-volume",
     "/var/run/secrets-store-csi-providers",
@@ -33,7 +33,7 @@ const upstream = {
   pprofEnabled: Go.bool("enable-pprof", false, "serve profiles of the process"),
   pprofPort: Go.int("pprof-port", 6065, "port of the profiles, on every interface"),
   maxCallRecvBytes: Go.int("max-call-recv-msg-size", 4 * MIB, "largest answer that is taken from a provider, in bytes"),
-  version: Go.bool("version", false, "print the version as JSON and exit"),
+  version: Go.bool("version", false, "print the version in JSON and exit"),
   providerHealthCheck: Go.bool("provider-health-check", false, "ask connected providers for their version regularly"),
   providerHealthCheckInterval: Go.duration("provider-health-check-interval", 120_000, "how often providers are asked"),
   metricsBackend: Go.string("metrics-backend", "Prometheus", "kind of metrics; only Prometheus exists"),

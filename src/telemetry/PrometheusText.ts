@@ -116,7 +116,7 @@ const processFamilies = (process: ProcessStats) => [
  * @shape  (snapshot, the process' own numbers, if known) -> text, ending with a new line
  * @errors none
  */
-export const render = (snapshot: ReadonlyArray<Metric.Metric.Snapshot>, process?: ProcessStats): string => {
+const render = (snapshot: ReadonlyArray<Metric.Metric.Snapshot>, process?: ProcessStats): string => {
   const families = new Map<string, Family>([
     single("target_info", "gauge", "Target metadata", 1, TARGET_INFO),
     ...(process === undefined ? [] : processFamilies(process))
