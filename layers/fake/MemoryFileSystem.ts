@@ -5,6 +5,7 @@
  * `syscall` and message. Every system call is a step of its own, so that other fibers run in between: reading and
  * writing a file, making directories recursively and removing a tree are several. Copying and watching are not there.
  */
+import { posix } from "node:path"
 import { ByteSize, DateTime, Effect, FileSystem, Option, PlatformError, Result, Stream } from "effect"
 import { ERRNOS, type Errno, type Handle, type MemoryTree, type Stat, systemCall } from "./MemoryTree.ts"
 
@@ -14,10 +15,8 @@ class ErrnoException extends Error {
   readonly code: string
   readonly syscall: string
 
-  constructor(code: string, errno: number, words: string, syscall: string, paths: ReadonlyArray<string>) {
-    super(
-      `${code}: ${words}, ${syscall}${paths.length === 0 ? "" : ` ${paths.map((path) => `'${path}'`).join(" -> ")}`}`
-    )
+  constructor(message: string, code: string, errno: number, syscall: string) {
+    super(message)
     this.code = code
     this.errno = errno
     this.syscall = syscall
@@ -50,15 +49,32 @@ const systemError = ({ method, path, paths, syscall }: Call, errno: Errno) => {
   const [number, words] = ERRNOS[errno]
   // libuv has no name for this one.
   const code = errno === "ESTALE" ? `Unknown system error -${number}` : errno
+  const where = paths.length === 0 ? "" : ` ${paths.map((each) => `'${each}'`).join(" -> ")}`
   return PlatformError.systemError({
     _tag: REASONS[errno] ?? "Unknown",
     module: "FileSystem",
     method,
     pathOrDescriptor: path,
     syscall,
-    cause: new ErrnoException(code, -number, words, syscall, paths)
+    cause: new ErrnoException(`${code}: ${words}, ${syscall}${where}`, code, -number, syscall)
   })
 }
+
+/** Node's own refusal to remove a directory that was not said to be one. */
+const isDirectoryError = (method: string, path: string) =>
+  PlatformError.systemError({
+    _tag: "Unknown",
+    module: "FileSystem",
+    method,
+    pathOrDescriptor: path,
+    syscall: "rm",
+    cause: new ErrnoException(
+      `Path is a directory: rm returned EISDIR (is a directory) ${path}`,
+      "ERR_FS_EISDIR",
+      ERRNOS.EISDIR[0],
+      "rm"
+    )
+  })
 
 const badArgument = (method: string, description: string) =>
   PlatformError.badArgument({ module: "FileSystem", method, description })
@@ -101,8 +117,12 @@ const toInfo = (stat: Stat): FileSystem.File.Info => ({
   blocks: Option.some(BigInt(Math.ceil(stat.size / 4096) * 8))
 })
 
-/** Node takes a number as seconds. */
-const toMillis = (time: Date | number) => (typeof time === "number" ? time * 1000 : time.getTime())
+/** Node takes a number as seconds, and makes one of a date; the fraction is cut, so a millisecond may be lost. */
+const toMillis = (time: Date | number) => {
+  const seconds = typeof time === "number" ? time : time.getTime() / 1000
+  const whole = Math.floor(seconds)
+  return whole * 1000 + Math.floor(Math.trunc((seconds - whole) * 1e9) / 1e6)
+}
 
 const parentOf = (path: string) => {
   const trimmed = path.replace(/\/+$/u, "")
@@ -231,10 +251,14 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
       }
       if (errno !== "EEXIST") return yield* outcome.failure
       // Somebody was faster, or it was there all along: fine, when it is a directory.
-      const { type } = yield* step(call, () => tree.stat(at))
-      if (type !== "Directory") {
-        return yield* systemError(call, at === path ? "EEXIST" : "ENOTDIR")
+      const found = yield* Effect.result(step(call, () => tree.stat(at)))
+      const isDirectory = Result.isSuccess(found) && found.success.type === "Directory"
+      if (!isDirectory && at !== path) {
+        // Node names what could not be looked at, but not what is of the wrong kind.
+        return yield* systemError(Result.isFailure(found) ? { ...call, paths: [at] } : call, "ENOTDIR")
       }
+      if (Result.isFailure(found)) return yield* found.failure
+      if (!isDirectory) return yield* systemError(call, "EEXIST")
       missing.pop()
     }
   })
@@ -282,14 +306,7 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
       return yield* step(onPaths(method, "unlink", path), (nowMillis) => tree.unlink(path, nowMillis))
     }
     if (options?.recursive === true) return yield* removeTree(method, path)
-    return yield* PlatformError.systemError({
-      _tag: "Unknown",
-      module: "FileSystem",
-      method,
-      pathOrDescriptor: path,
-      syscall: "rm",
-      cause: new ErrnoException("ERR_FS_EISDIR", ERRNOS.EISDIR[0], "Path is a directory", "rm", [path])
-    })
+    return yield* isDirectoryError(method, path)
   })
 
   /** Named by counting, since nothing here is drawn. */
@@ -322,19 +339,35 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
     top: (path: string) => string
   ) => Effect.acquireRelease(made, (path) => Effect.orDie(remove(method, top(path), { recursive: true, force: true })))
 
+  /** Recursively it follows links to directories, as Node does; one to itself ends with ELOOP. */
   const readDirectory = Effect.fnUntraced(function* (path: string, recursive: boolean) {
     const names: Array<string> = []
     const pending = [""]
     for (let at = pending.shift(); at !== undefined; at = pending.shift()) {
       const prefix = at === "" ? "" : `${at}/`
       const directory = at === "" ? path : `${path}/${at}`
-      const entries = yield* stepAt(onPaths("readDirectory", "scandir", directory), () => tree.readdir(directory))
+      const call = onPaths("readDirectory", "scandir", directory)
+      const entries = yield* stepAt(call, () => tree.readdir(directory))
       for (const { name, type } of entries) {
         names.push(`${prefix}${name}`)
-        if (recursive && type === "Directory") pending.push(`${prefix}${name}`)
+        if (!recursive || type === "File") continue
+        const child = `${path}/${prefix}${name}`
+        const found = yield* Effect.option(step(call, () => tree.stat(child)))
+        if (Option.isSome(found) && found.value.type === "Directory") pending.push(`${prefix}${name}`)
       }
     }
     return names
+  })
+
+  /** Name by name, as Node does it; dots are taken away first, whatever links there are. */
+  const realPath = Effect.fnUntraced(function* (path: string) {
+    let real = "/"
+    for (const name of posix.resolve("/", path).split("/").filter(Boolean)) {
+      const at = posix.join(real, name)
+      const { type } = yield* stepAt(onPaths("realPath", "lstat", at), () => tree.lstat(at))
+      real = type === "SymbolicLink" ? yield* step(onPaths("realPath", "stat", at), () => tree.realpath(at)) : at
+    }
+    return real
   })
 
   return FileSystem.make({
@@ -361,12 +394,10 @@ export const make = (tree: MemoryTree): FileSystem.FileSystem => {
     readDirectoryEntries: (path) => stepAt(onPaths("readDirectoryEntries", "scandir", path), () => tree.readdir(path)),
     readFile: (path) =>
       withHandle(openHandle("readFile", path, "r"), (handle) =>
-        step({ method: "readFile", path, syscall: "read", paths: [] }, () =>
-          tree.read(handle, 0, Number.POSITIVE_INFINITY)
-        )
+        step(onPaths("readFile", "read", path), () => tree.read(handle, 0, Number.POSITIVE_INFINITY))
       ),
     readLink: (path) => stepAt(onPaths("readLink", "readlink", path), () => tree.readlink(path)),
-    realPath: (path) => stepAt(onPaths("realPath", "lstat", path), () => tree.realpath(path)),
+    realPath,
     remove: (path, options) => remove("remove", path, options),
     rename: (from, to) =>
       stepAt(onPaths("rename", "rename", from, to), (nowMillis) => tree.rename(from, to, nowMillis)),

@@ -158,14 +158,20 @@ export interface Handle {
   open: boolean
 }
 
-/** Where a path leads. A name of "" means that the path ends in the directory itself, by "/", "." or "..". */
+/** Where a path leads. A name of "." or ".." means that the path ends so; "" is the root. */
 interface Place {
   readonly parent: Directory
   readonly name: string
   readonly node: Inode | undefined
-  /** The path ended in "/", and so means a directory. */
+  /** The path ends in "/", and so means a directory. */
   readonly slash: boolean
 }
+
+/**
+ * What becomes of a path's last name: "follow" goes through a link; "keep" does so only when a slash asks for it;
+ * "name" never does, for calls that make, move or remove names; "create" follows, and no slash may come after it.
+ */
+type Last = "follow" | "keep" | "name" | "create"
 
 const PAGE_BYTES = 4096
 const NAME_BYTES_MAX = 255
@@ -178,6 +184,8 @@ const TYPE_BITS = { Directory: 0o040000, File: 0o100000, SymbolicLink: 0o120000 
 const pagesOf = (bytes: number) => Math.ceil(bytes / PAGE_BYTES)
 
 const isTooLong = (text: string, bytesMax: number) => text.length * 3 > bytesMax && Buffer.byteLength(text) > bytesMax
+
+const isNamed = ({ name }: Place) => name !== "" && name !== "." && name !== ".."
 
 const namesIn = (path: string) => path.split("/").filter((name) => name !== "")
 
@@ -298,7 +306,7 @@ export class MemoryTree {
     return `/${names.reverse().join("/")}`
   }
 
-  #walk(path: string, last: "follow" | "keep"): Place {
+  #walk(path: string, last: Last): Place {
     if (path === "") throw failed("ENOENT")
     if (path.includes("\u0000")) throw failed("EINVAL")
     if (isTooLong(path, PATH_BYTES_MAX)) throw failed("ENAMETOOLONG")
@@ -310,11 +318,12 @@ export class MemoryTree {
     for (let name = rest.pop(); name !== undefined; name = rest.pop()) {
       if (name === "." || name === "..") {
         if (name === "..") parent = this.#parentOf(parent)
-        place = { parent, name: "", node: parent, slash }
+        place = { parent, name, node: parent, slash }
         continue
       }
       if (isTooLong(name, NAME_BYTES_MAX)) throw failed("ENAMETOOLONG")
       const isLast = rest.length === 0
+      if (isLast && slash && last === "create") throw failed("EISDIR")
       const node = parent.entries.get(name)
       if (node === undefined) {
         if (!isLast) throw failed("ENOENT")
@@ -326,7 +335,8 @@ export class MemoryTree {
         parent = seen
         continue
       }
-      if (node.type === "SymbolicLink" && (!isLast || slash || last === "follow")) {
+      if (isLast && last === "name") return { parent, name, node, slash }
+      if (node.type === "SymbolicLink" && (!isLast || slash || last === "follow" || last === "create")) {
         links += 1
         if (links > LINKS_MAX) throw failed("ELOOP")
         if (isLast && node.target.endsWith("/")) slash = true
@@ -341,7 +351,7 @@ export class MemoryTree {
     return place
   }
 
-  #find(path: string, last: "follow" | "keep"): Inode {
+  #find(path: string, last: Last): Inode {
     const { node } = this.#walk(path, last)
     if (node === undefined) throw failed("ENOENT")
     return node
@@ -420,7 +430,7 @@ export class MemoryTree {
   }
 
   mkdir(path: string, mode: number, nowMillis: number): void {
-    const { name, node, parent } = this.#walk(path, "keep")
+    const { name, node, parent } = this.#walk(path, "name")
     if (node !== undefined) throw failed("EEXIST")
     const metadata = this.#born(parent, (mode & 0o1777 & ~UMASK) | (parent.mode & SET_GROUP), nowMillis)
     this.#insert(parent, name, { ...metadata, type: "Directory", entries: new Map(), parent, name }, nowMillis)
@@ -437,7 +447,7 @@ export class MemoryTree {
   symlink(target: string, path: string, nowMillis: number): void {
     if (target === "") throw failed("ENOENT")
     if (isTooLong(target, PATH_BYTES_MAX)) throw failed("ENAMETOOLONG")
-    const { name, node, parent, slash } = this.#walk(path, "keep")
+    const { name, node, parent, slash } = this.#walk(path, "name")
     if (node !== undefined) throw failed("EEXIST")
     if (slash) throw failed("ENOENT")
     this.#insert(parent, name, { ...this.#born(parent, 0o777, nowMillis), type: "SymbolicLink", target }, nowMillis)
@@ -451,8 +461,9 @@ export class MemoryTree {
 
   link(from: string, to: string, nowMillis: number): void {
     const node = this.#find(from, "keep")
-    const place = this.#walk(to, "keep")
+    const place = this.#walk(to, "name")
     if (place.node !== undefined) throw failed("EEXIST")
+    if (place.slash) throw failed("ENOENT")
     if (node.type === "Directory") throw failed("EPERM")
     if (node.volume !== place.parent.volume) throw failed("EXDEV")
     node.names += 1
@@ -468,32 +479,34 @@ export class MemoryTree {
   }
 
   unlink(path: string, nowMillis: number): void {
-    const { name, node, parent } = this.#walk(path, "keep")
+    const { name, node, parent, slash } = this.#walk(path, "name")
     if (node === undefined) throw failed("ENOENT")
     if (node.type === "Directory") throw failed("EISDIR")
+    if (slash) throw failed("ENOTDIR")
     this.#drop(parent, name, nowMillis)
   }
 
   rmdir(path: string, nowMillis: number): void {
-    const place = this.#walk(path, "keep")
+    const place = this.#walk(path, "name")
+    if (place.name === ".") throw failed("EINVAL")
+    if (place.name === "..") throw failed("ENOTEMPTY")
+    if (place.name === "") throw failed("EBUSY")
     if (place.node === undefined) throw failed("ENOENT")
     if (place.node.type !== "Directory") throw failed("ENOTDIR")
-    if (place.name === "") throw failed("EBUSY")
     if (this.#isMountPoint(this.#covered(place))) throw failed("EBUSY")
     if (place.node.entries.size > 0) throw failed("ENOTEMPTY")
     this.#drop(place.parent, place.name, nowMillis)
   }
 
   rename(from: string, to: string, nowMillis: number): void {
-    const source = this.#walk(from, "keep")
-    const target = this.#walk(to, "keep")
-    if (source.node === undefined) throw failed("ENOENT")
+    const source = this.#walk(from, "name")
+    const target = this.#walk(to, "name")
     if (source.parent.volume !== target.parent.volume) throw failed("EXDEV")
-    if (source.name === "" || target.name === "") throw failed("EBUSY")
+    if (!isNamed(source) || !isNamed(target)) throw failed("EBUSY")
     const moved = this.#covered(source)
     const replaced = this.#covered(target)
     if (moved === undefined) throw failed("ENOENT")
-    if (moved.type !== "Directory" && target.slash) throw failed("ENOTDIR")
+    if (moved.type !== "Directory" && (source.slash || target.slash)) throw failed("ENOTDIR")
     if (moved.type === "Directory" && this.#isWithin(target.parent, moved)) throw failed("EINVAL")
     if (replaced?.type === "Directory" && this.#isWithin(source.parent, replaced)) throw failed("ENOTEMPTY")
     // Two names of one file are left alone, as POSIX asks.
@@ -517,10 +530,13 @@ export class MemoryTree {
   open(path: string, flag: FileSystem.OpenFlag, mode: number, noFollow: boolean, nowMillis: number): Handle {
     const creates = !flag.startsWith("r")
     const exclusive = flag.includes("x")
-    const { name, node, parent, slash } = this.#walk(path, exclusive || noFollow ? "keep" : "follow")
+    const { name, node, parent, slash } = this.#walk(
+      path,
+      exclusive ? "name" : noFollow ? "keep" : creates ? "create" : "follow"
+    )
+    if (slash && creates) throw failed("EISDIR")
     if (node === undefined) {
       if (!creates) throw failed("ENOENT")
-      if (slash) throw failed("EISDIR")
       const metadata = this.#born(parent, mode & 0o7777 & ~UMASK, nowMillis)
       const file: RegularFile = { ...metadata, type: "File", data: new Uint8Array(0), handles: 0 }
       this.#insert(parent, name, file, nowMillis)

@@ -4,9 +4,9 @@
 import { closeSync, openSync, readFileSync } from "node:fs"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, Layer, type Scope } from "effect"
+import { ByteSize, Context, Effect, Fiber, FileSystem, Layer, type Scope } from "effect"
 import koffi from "koffi"
-import { MemoryNode, layer as memoryNode } from "../../layers/fake/MemoryNode.ts"
+import { MemoryNode, make as makeNode, layer as memoryNode } from "../../layers/fake/MemoryNode.ts"
 import { layer as linuxMounter, parseMountInfo } from "../../layers/real/LinuxMounter.ts"
 import { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
@@ -89,6 +89,82 @@ describe.skipIf(!isRoot)(isRoot ? "on this kernel" : "on this kernel (needs root
       })
     )
   })
+})
+
+describe("the node in memory", () => {
+  const target = TargetPath.make("/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/volume/mount")
+  const withMount = Effect.gen(function* () {
+    const files = yield* FileSystem.FileSystem
+    const mounter = yield* Mounter
+    const node = yield* MemoryNode
+    yield* files.makeDirectory(target, { recursive: true })
+    yield* mounter.mountTmpfs(target, { sizeBytes: 65_536, mode: 0o755, gid: 2000 })
+    yield* files.writeFileString(`${target}/secret`, "s3cr3t", { mode: 0o400 })
+    yield* files.symlink("secret", `${target}/link`)
+    return { files, mounter, node }
+  })
+
+  it.effect("a restart takes the mounts away and leaves the directories", () =>
+    Effect.gen(function* () {
+      const { files, mounter, node } = yield* withMount
+      yield* node.reboot
+      assert.deepStrictEqual(yield* node.mounts, [])
+      assert.strictEqual(yield* mounter.inspect(target), "NotMounted")
+      assert.deepStrictEqual(yield* files.readDirectory(target), [])
+    }).pipe(Effect.provide(Layer.fresh(memoryNode)))
+  )
+
+  it.effect("a snapshot tells all but contents, as plain data", () =>
+    Effect.gen(function* () {
+      const { node } = yield* withMount
+      const owner = { uid: 0, gid: 0, mtimeMillis: 0 }
+      assert.deepStrictEqual(yield* node.snapshot(target), [
+        { path: target, type: "Directory", mode: "0755", ...owner, gid: 2000, mount: "tmpfs" },
+        { path: `${target}/link`, type: "SymbolicLink", mode: "0777", ...owner, target: "secret" },
+        { path: `${target}/secret`, type: "File", mode: "0400", ...owner, sizeBytes: 6 }
+      ])
+      const whole = JSON.stringify(yield* node.snapshot())
+      assert.notInclude(whole, "s3cr3t")
+      assert.include(whole, '"path":"/tmp"')
+    }).pipe(Effect.provide(Layer.fresh(memoryNode)))
+  )
+
+  it.effect("mounts are told with their size and use; a broken one with its error", () =>
+    Effect.gen(function* () {
+      const { mounter, node } = yield* withMount
+      const mount = { path: target, sizeBytes: 65_536, usedBytes: 4096, mode: 0o755, gid: 2000 }
+      assert.deepStrictEqual(yield* node.mounts, [{ ...mount, broken: undefined }])
+      yield* node.breakMount(target, "ESTALE")
+      assert.deepStrictEqual(yield* node.mounts, [{ ...mount, broken: "ESTALE" }])
+      assert.deepStrictEqual(
+        (yield* node.snapshot(target)).map(({ mount, path }) => [path, mount]),
+        [[target, "ESTALE"]]
+      )
+      assert.strictEqual(yield* mounter.inspect(target), "Corrupted")
+      yield* node.unmount(target)
+      assert.strictEqual((yield* Effect.flip(node.unmount(target))).errno, "EINVAL")
+    }).pipe(Effect.provide(Layer.fresh(memoryNode)))
+  )
+
+  it.effect("writing a file is not atomic: for a moment it is empty", () =>
+    Effect.gen(function* () {
+      const { files } = yield* withMount
+      const path = `${target}/secret`
+      const writer = yield* Effect.forkChild(files.writeFileString(path, "new"), { startImmediately: true })
+      const sizes: Array<bigint> = []
+      for (let i = 0; i < 4; i++) sizes.push(ByteSize.toBigInt((yield* files.stat(path)).size))
+      yield* Fiber.join(writer)
+      assert.deepStrictEqual(sizes, [0n, 3n, 3n, 3n])
+    }).pipe(Effect.provide(Layer.fresh(memoryNode)))
+  )
+
+  it.effect("each context has a disk of its own", () =>
+    Effect.gen(function* () {
+      const [one, other] = [yield* makeNode, yield* makeNode]
+      yield* Context.get(one, FileSystem.FileSystem).writeFileString("/file", "")
+      assert.isFalse(yield* Context.get(other, FileSystem.FileSystem).exists("/file"))
+    })
+  )
 })
 
 describe("mountinfo", () => {

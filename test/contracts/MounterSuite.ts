@@ -302,6 +302,28 @@ export const suite = <R, E>(
       })
     )
 
+    it.effect("a mount is a file system of its own: nothing is renamed into it or out of it", () =>
+      Effect.gen(function* () {
+        const { files, mounter, parent, target } = yield* fresh
+        yield* mounter.mountTmpfs(target, plain)
+        yield* files.writeFileString(`${target}/in`, "")
+        yield* files.writeFileString(`${parent}/out`, "")
+        for (const attempt of [
+          files.rename(`${target}/in`, `${parent}/in`),
+          files.rename(`${parent}/out`, `${target}/out`),
+          files.link(`${target}/in`, `${parent}/in`)
+        ]) {
+          assert.match(String((yield* Effect.flip(attempt)).cause), /EXDEV: cross-device link not permitted/u)
+        }
+        assert.strictEqual((yield* Effect.flip(files.rename(target, `${parent}/moved`))).reason._tag, "Busy")
+        // The directory above may move, and the mount goes along.
+        yield* files.rename(parent, `${parent}-moved`)
+        assert.deepStrictEqual<unknown>(yield* mounter.listTmpfs(`${parent}-moved`), [`${parent}-moved/mount`])
+        yield* files.rename(`${parent}-moved`, parent)
+        assert.strictEqual(yield* mounter.inspect(target), "Mounted")
+      })
+    )
+
     it.effect.each([
       { name: "the directory above", below: "", expected: ["a/mount", "a/mount/in", "ab", "with \\040 blank\n\t#"] },
       { name: "one beside it with a longer name", below: "/a", expected: ["a/mount", "a/mount/in"] },
