@@ -80,7 +80,7 @@ export interface RegularFile extends Metadata {
   handles: number
 }
 
-export interface Link extends Metadata {
+interface Link extends Metadata {
   readonly type: "SymbolicLink"
   readonly target: string
 }
