@@ -16,7 +16,7 @@ import type { KubernetesApi } from "./ports/KubernetesApi.ts"
 import type { Mounter } from "./ports/Mounter.ts"
 import type { Providers } from "./ports/Providers.ts"
 import { Shutdown } from "./ports/Shutdown.ts"
-import * as Events from "./reconciler/Events.ts"
+import { EventRecorder } from "./reconciler/Events.ts"
 import { publish } from "./volume/NodePublish.ts"
 import { unpublish } from "./volume/NodeUnpublish.ts"
 import { watchProviders } from "./volume/ProviderHealth.ts"
@@ -30,7 +30,7 @@ export const layer = (config: DriverConfig) =>
     Health.layer,
     VolumeTable.layer,
     SecretProviderClasses.layer,
-    Events.layer(config.nodeId),
+    EventRecorder.layer(config.nodeId),
     Layer.succeed(Settings, config)
   )
 

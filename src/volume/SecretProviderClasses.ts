@@ -5,7 +5,7 @@
  * without asking the API server; one that is not is asked for once before "not found" is said. Where listing or watching
  * is not allowed, every answer is a live read.
  */
-import { Context, Effect, Layer, RcMap, References, Tracer } from "effect"
+import { Context, Effect, Layer, RcMap, References, type Scope, Tracer } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
@@ -56,7 +56,9 @@ export class SecretProviderClasses extends Context.Service<
           // It outlives the publish that happens to open it, and is not a part of that one's trace or log lines.
           Reflector.make({ resource: Resource.secretProviderClasses, selection: { namespace } }).pipe(
             Effect.provideService(References.CurrentLogAnnotations, {}),
-            Effect.updateContext(Context.omit(Tracer.ParentSpan))
+            Effect.updateContext((context: Context.Context<KubernetesApi | Scope.Scope>) =>
+              Context.omit(Tracer.ParentSpan)(context)
+            )
           ),
         idleTimeToLive: IDLE_TIME_TO_LIVE
       })

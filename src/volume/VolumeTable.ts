@@ -19,6 +19,8 @@ export class VolumeTable extends Context.Service<
     readonly all: () => ReadonlyArray<VolumeRecord>
     /** Volumes whose lock is held or awaited: zero when nothing is going on. */
     readonly busy: () => number
+    /** Grows with every use of a volume, so that others can tell whether anything has happened. */
+    readonly changes: () => number
     /** Runs the effect while no other one with the same target path runs; waiting may be interrupted. */
     readonly exclusive: <A, E, R>(targetPath: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   }
@@ -26,7 +28,9 @@ export class VolumeTable extends Context.Service<
   static readonly layer = Layer.sync(VolumeTable, () => {
     const records = new Map<string, VolumeRecord>()
     const locks = new Map<string, Lock>()
+    let changes = 0
     const enter = (targetPath: string): Lock => {
+      changes += 1
       const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
       locks.set(targetPath, lock)
       lock.users += 1
@@ -42,6 +46,7 @@ export class VolumeTable extends Context.Service<
       remove: (targetPath) => void records.delete(targetPath),
       all: () => [...records.values()],
       busy: () => locks.size,
+      changes: () => changes,
       exclusive: (targetPath, effect) =>
         Effect.acquireUseRelease(
           Effect.sync(() => enter(targetPath)),

@@ -1,0 +1,108 @@
+/**
+ * One life of a process in a simulation: its ports work until it is killed, and from then on nothing that it does, not
+ * even cleaning up, reaches the world. This is SIGKILL; ending a scope would be SIGTERM.
+ */
+import { Effect, FileSystem, Stream } from "effect"
+import type { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import type { Mounter } from "../../src/ports/Mounter.ts"
+import type { Providers } from "../../src/ports/Providers.ts"
+
+export class Life {
+  private dead = false
+  private countdown = Number.POSITIVE_INFINITY
+  /** Port calls begun so far. */
+  calls = 0
+  /** What to do when the process dies, such as telling whoever waits for an answer. */
+  readonly onDeath: () => void
+  /** Called with the name of each port call. */
+  readonly onCall: (site: string) => void
+
+  constructor(onDeath: () => void, onCall: (site: string) => void) {
+    this.onDeath = onDeath
+    this.onCall = onCall
+  }
+
+  get isAlive() {
+    return !this.dead
+  }
+
+  kill() {
+    if (this.dead) return
+    this.dead = true
+    this.onDeath()
+  }
+
+  /** Dies at the n-th next boundary: odd ones are before a port call takes effect, even ones after. */
+  killAtBoundary(n: number) {
+    this.countdown = n
+  }
+
+  private passBoundary(): boolean {
+    if (this.dead) return false
+    this.countdown -= 1
+    if (this.countdown <= 0) this.kill()
+    return !this.dead
+  }
+
+  /** A port call of this process. */
+  readonly gate = <A, E, R>(site: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.suspend(() => {
+      if (!this.passBoundary()) return Effect.never
+      this.calls += 1
+      this.onCall(site)
+      return Effect.flatMap(Effect.exit(effect), (exit) => (this.passBoundary() ? exit : Effect.never))
+    })
+
+  private readonly through =
+    <Args extends ReadonlyArray<unknown>, A, E, R>(site: string, call: (...args: Args) => Effect.Effect<A, E, R>) =>
+    (...args: Args): Effect.Effect<A, E, R> =>
+      this.gate(site, call(...args))
+
+  mounter(mounter: Mounter["Service"]): Mounter["Service"] {
+    return {
+      inspect: this.through("Mounter.inspect", mounter.inspect),
+      mountTmpfs: this.through("Mounter.mountTmpfs", mounter.mountTmpfs),
+      unmount: this.through("Mounter.unmount", mounter.unmount),
+      listTmpfs: this.through("Mounter.listTmpfs", mounter.listTmpfs)
+    }
+  }
+
+  providers(providers: Providers["Service"]): Providers["Service"] {
+    return {
+      locate: this.through("Providers.locate", providers.locate),
+      mount: this.through("Providers.mount", providers.mount),
+      version: this.through("Providers.version", providers.version),
+      known: this.gate("Providers.known", providers.known)
+    }
+  }
+
+  kubernetes(api: KubernetesApi["Service"]): KubernetesApi["Service"] {
+    return {
+      request: (request) => this.gate(`KubernetesApi.${request.method}`, api.request(request)),
+      watch: (request, idleMillis) =>
+        Stream.tap(api.watch(request, idleMillis), () => (this.dead ? Effect.never : Effect.void))
+    }
+  }
+
+  /** The operations that the driver uses; the others stay as they are. */
+  fileSystem(files: FileSystem.FileSystem): FileSystem.FileSystem {
+    return FileSystem.make({
+      ...files,
+      access: this.through("FileSystem.access", files.access),
+      chmod: this.through("FileSystem.chmod", files.chmod),
+      chown: this.through("FileSystem.chown", files.chown),
+      lstat: this.through("FileSystem.lstat", files.lstat),
+      makeDirectory: this.through("FileSystem.makeDirectory", files.makeDirectory),
+      readDirectory: this.through("FileSystem.readDirectory", files.readDirectory),
+      readDirectoryEntries: this.through("FileSystem.readDirectoryEntries", files.readDirectoryEntries),
+      readFile: this.through("FileSystem.readFile", files.readFile),
+      readLink: this.through("FileSystem.readLink", files.readLink),
+      remove: this.through("FileSystem.remove", files.remove),
+      rename: this.through("FileSystem.rename", files.rename),
+      stat: this.through("FileSystem.stat", files.stat),
+      symlink: this.through("FileSystem.symlink", files.symlink),
+      utimes: this.through("FileSystem.utimes", files.utimes),
+      writeFile: this.through("FileSystem.writeFile", files.writeFile)
+    })
+  }
+}
