@@ -195,7 +195,10 @@ const sorted = (names: Iterable<string>) => [...names].sort((a, b) => Buffer.com
 export class MemoryTree {
   #inodes = 1n
   #devices = 1n
-  #mounts: ReadonlyArray<Mount> = []
+  /** By the directory that is covered, in the order of mounting. */
+  #mounts: ReadonlyMap<Directory, Mount> = new Map()
+  /** By the directory that is seen instead. */
+  #mountsByRoot: ReadonlyMap<Directory, Mount> = new Map()
   readonly #root: Directory
 
   constructor() {
@@ -275,8 +278,13 @@ export class MemoryTree {
 
   // Paths
 
+  #setMounts(mounts: ReadonlyArray<Mount>) {
+    this.#mounts = new Map(mounts.map((mount) => [mount.covers, mount]))
+    this.#mountsByRoot = new Map(mounts.map((mount) => [mount.root, mount]))
+  }
+
   #mountOn(directory: Directory) {
-    return this.#mounts.find((mount) => mount.covers === directory)
+    return this.#mounts.get(directory)
   }
 
   /** The directory that is seen where this one is: the root of what is mounted on top of it. */
@@ -291,7 +299,7 @@ export class MemoryTree {
 
   /** Below the roots of all mounts that are stacked here. */
   #leave(directory: Directory): Directory {
-    const mount = this.#mounts.find(({ root }) => root === directory)
+    const mount = this.#mountsByRoot.get(directory)
     return mount === undefined ? directory : this.#leave(mount.covers)
   }
 
@@ -607,7 +615,7 @@ export class MemoryTree {
   mount(path: string, options: MemoryMountOptions, nowMillis: number): void {
     const covers = this.#directory(path)
     const root = this.#format(options.sizeBytes, options.mode & 0o7777, options.gid ?? 0, nowMillis)
-    this.#mounts = [...this.#mounts, { root, covers, options, broken: undefined }]
+    this.#setMounts([...this.#mounts.values(), { root, covers, options, broken: undefined }])
   }
 
   /** The topmost mount at exactly this path. It need not be possible to enter it. */
@@ -633,14 +641,14 @@ export class MemoryTree {
     const mount = this.#mountAt(path)
     const inner = this.#within(mount)
     if (!detach && (inner.size > 1 || mount.root.volume.handles > 0)) throw failed("EBUSY")
-    this.#mounts = this.#mounts.filter((each) => !inner.has(each))
+    this.#setMounts([...this.#mounts.values()].filter((each) => !inner.has(each)))
   }
 
   /** A mount and all mounts in it. */
   #within(mount: Mount): ReadonlySet<Mount> {
     const found = new Set([mount])
     // In the order of mounting, so an outer mount is met before those in it.
-    for (const each of this.#mounts) {
+    for (const each of this.#mounts.values()) {
       if ([...found].some(({ root }) => root.volume === each.covers.volume)) found.add(each)
     }
     return found
@@ -653,7 +661,7 @@ export class MemoryTree {
 
   /** In the order of mounting. */
   mounts(): ReadonlyArray<MemoryMount> {
-    return this.#mounts.map(({ broken, covers, options, root }) => ({
+    return [...this.#mounts.values()].map(({ broken, covers, options, root }) => ({
       path: this.#pathOf(covers),
       sizeBytes: options.sizeBytes,
       usedBytes: root.volume.pages * PAGE_BYTES,
@@ -665,7 +673,7 @@ export class MemoryTree {
 
   /** What a restart of the node does: no mount is left, and what they covered is visible again. */
   reboot(): void {
-    this.#mounts = []
+    this.#setMounts([])
   }
 
   /** All that is at and below a path, in the order of names. */
