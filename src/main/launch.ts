@@ -97,17 +97,12 @@ const runForever = (config: DriverConfig, mounter: Layer.Layer<Mounter>): void =
 /** Does what the command line says; returns at once and ends the process when it is done. */
 export const launch = (words: ReadonlyArray<string>, mounter: Layer.Layer<Mounter>): void => {
   const command = parseDriver(words)
-  switch (command._tag) {
-    case "Help":
-      writeSync(STDERR, command.text)
-      return process.exit(0)
-    case "Version":
-      writeSync(STDOUT, `${versionLine(buildInfo)}\n`)
-      return process.exit(0)
-    case "Refused":
-      writeSync(STDERR, `${command.message}\n`)
-      return process.exit(command.exitCode)
-    case "Run":
-      return runForever(command.config, mounter)
+  if (command._tag === "Run") {
+    runForever(command.config, mounter)
+    return
   }
+  if (command._tag === "Help") writeSync(STDERR, command.text)
+  if (command._tag === "Version") writeSync(STDOUT, `${versionLine(buildInfo)}\n`)
+  if (command._tag === "Refused") writeSync(STDERR, `${command.message}\n`)
+  process.exit(command._tag === "Refused" ? command.exitCode : 0)
 }
