@@ -65,7 +65,7 @@ export interface Observed {
   readonly generation: ReadonlyMap<string, FileType> | undefined
   /** Every file has the mode, group and content of the payload's. Looked at only when the paths are the same. */
   readonly filesEqual: boolean
-  /** Visible names outside of the payload that link into `..data`. */
+  /** Visible names that link into `..data`, though neither the payload nor the current generation has them. */
   readonly surplusLinks: ReadonlyArray<string>
 }
 
@@ -179,6 +179,8 @@ export const observe = Effect.fnUntraced(function* (
   const surplusLinks: Array<string> = []
   for (const { name, type } of listed) {
     if (type !== "SymbolicLink" || name.startsWith("..") || payload.names.has(name)) continue
+    // Names that the current generation has are known to be stale without asking.
+    if (generation?.has(name) === true) continue
     const link = yield* files.readLink(`${targetPath}/${name}`)
     if (link.startsWith(`${DATA}/`)) surplusLinks.push(name)
   }

@@ -6,7 +6,7 @@
  *
  * @source driver v1.6.0, pkg/util/fileutil/filesystem.go; reference/driver.md 4.1, 4.5, Q3
  */
-import { Effect, FileSystem, Option, type PlatformError } from "effect"
+import { Effect, FileSystem, Option, PlatformError } from "effect"
 import { cleanPath } from "./Payload.ts"
 
 type Failed = PlatformError.PlatformError
@@ -16,6 +16,8 @@ export const DATA = "..data"
 
 /** Of what is done to many files at a time: enough to keep the threads for file access busy. */
 const CONCURRENCY = 8
+/** A volume is replaced about once a minute, and listed in milliseconds. */
+const LIST_ATTEMPTS = 4
 
 const isNotFound = (failed: Failed): boolean => failed.reason._tag === "NotFound"
 
@@ -56,27 +58,10 @@ const linksOf = Effect.fnUntraced(function* (targetPath: string, names: Readonly
   )
 })
 
-/** Where the writer's own links lead, and what is there. */
-const currentGeneration = Effect.fnUntraced(function* (targetPath: string) {
-  const files = yield* FileSystem.FileSystem
-  const path = cleanPath(`${targetPath}/${yield* files.readLink(`${targetPath}/${DATA}`)}`)
-  const entries = yield* files.readDirectoryEntries(path)
-  return { path, types: new Map(entries.map(({ name, type }) => [name, type])) }
-})
+const isOwnLink = (link: string) => link.startsWith(`${DATA}/`) && !link.includes("/", DATA.length + 1)
 
-/**
- * The files that a pod sees in a volume.
- *
- * `..data` is resolved once, so the paths lead to one generation: reading all of them gives one answer of the provider,
- * or fails with NotFound when a newer one has taken its place meanwhile.
- *
- * @shape  (targetPath) -> map of name relative to the volume -> absolute path, sorted by name
- * @errors PlatformError: the volume or a part of it cannot be read
- * @source driver v1.6.0, pkg/util/fileutil/filesystem.go, GetMountedFiles; reference/driver.md 4.5
- */
-export const list = Effect.fnUntraced(function* (
-  targetPath: string
-): Effect.fn.Return<ReadonlyMap<string, string>, Failed, FileSystem.FileSystem> {
+/** The files of a volume whose `..data` leads to `generation`; undefined: it leads nowhere that is known. */
+const listGeneration = Effect.fnUntraced(function* (targetPath: string, generation: string | undefined) {
   const files = yield* FileSystem.FileSystem
   const found: Array<readonly [string, string]> = []
   const add = Effect.fnUntraced(function* (key: string, path: string, type: FileSystem.File.Type) {
@@ -91,20 +76,57 @@ export const list = Effect.fnUntraced(function* (
     targetPath,
     visible.flatMap(({ name, type }) => (type === "SymbolicLink" ? [name] : []))
   )
-  const isOwn = (link: string) => link.startsWith(`${DATA}/`) && !link.includes("/", DATA.length + 1)
-  const generation = links.some(([, link]) => isOwn(link)) ? yield* currentGeneration(targetPath) : undefined
+  const types = new Map<string, FileSystem.File.Type>()
+  let directory = ""
+  if (links.some(([, link]) => isOwnLink(link))) {
+    directory = cleanPath(`${targetPath}/${generation ?? (yield* files.readLink(`${targetPath}/${DATA}`))}`)
+    for (const { name, type } of yield* files.readDirectoryEntries(directory)) types.set(name, type)
+  }
   for (const [name, link] of links) {
-    if (generation !== undefined && isOwn(link)) {
+    if (isOwnLink(link)) {
       const inside = link.slice(DATA.length + 1)
-      const type = generation.types.get(inside)
-      // A link without a file is not of this generation: a file that comes or goes while it is replaced.
-      if (type !== undefined) yield* add(name, `${generation.path}/${inside}`, type)
+      const type = types.get(inside)
+      // A link without a file is not of this generation: its file comes with the next one, or went with the last.
+      if (type !== undefined) yield* add(name, `${directory}/${inside}`, type)
     } else {
       const path = cleanPath(`${targetPath}/${link}`)
       yield* add(name, path, (yield* files.lstat(path)).type)
     }
   }
   return new Map(found.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+})
+
+const currentGeneration = Effect.fnUntraced(function* (targetPath: string) {
+  const files = yield* FileSystem.FileSystem
+  return yield* files.readLink(`${targetPath}/${DATA}`).pipe(Effect.orElseSucceed(() => undefined))
+})
+
+/**
+ * The files that a pod sees in a volume.
+ *
+ * The paths lead to one generation, which was current from the beginning of the listing to its end: reading all of them
+ * gives one answer of the provider, or fails with NotFound when a newer one has taken its place meanwhile.
+ *
+ * @shape  (targetPath) -> map of name relative to the volume -> absolute path, sorted by name
+ * @errors PlatformError: the volume or a part of it cannot be read, or it was replaced again and again meanwhile
+ * @source driver v1.6.0, pkg/util/fileutil/filesystem.go, GetMountedFiles; reference/driver.md 4.5
+ */
+export const list = Effect.fnUntraced(function* (
+  targetPath: string
+): Effect.fn.Return<ReadonlyMap<string, string>, Failed, FileSystem.FileSystem> {
+  for (let attempt = 0; attempt < LIST_ATTEMPTS; attempt++) {
+    const generation = yield* currentGeneration(targetPath)
+    const listed = yield* Effect.result(listGeneration(targetPath, generation))
+    // Names of generations are not used twice: the same one means that nothing of it was removed.
+    if ((yield* currentGeneration(targetPath)) === generation) return yield* Effect.fromResult(listed)
+  }
+  return yield* PlatformError.systemError({
+    _tag: "NotFound",
+    module: "MountedFiles",
+    method: "list",
+    pathOrDescriptor: targetPath,
+    description: "the files were replaced while they were listed"
+  })
 })
 
 /**
