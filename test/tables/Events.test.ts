@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
+import { MemoryKubernetes, layer as memoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import { cut, type EventInput, EventRecorder, render } from "../../src/reconciler/Events.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
 
@@ -293,4 +294,24 @@ describe("faults", () => {
       })
     )
   })
+})
+
+describe("on an API server in memory", () => {
+  it.effect("8.3 it accepts an Event, and its count later", () =>
+    Effect.gen(function* () {
+      const server = yield* MemoryKubernetes
+      const { record } = yield* EventRecorder
+      for (let minute = 0; minute < 7; minute++) {
+        yield* record(input())
+        yield* TestClock.adjust("1 minute")
+      }
+      const [event, ...others] = yield* server.all("events")
+      assert.deepStrictEqual(others, [])
+      assert.strictEqual(event?.["count"], 6)
+      assert.strictEqual(event?.["firstTimestamp"], "1970-01-01T00:00:00Z")
+      assert.strictEqual(event?.["lastTimestamp"], "1970-01-01T00:05:00Z")
+      assert.strictEqual(yield* server.requestCount({ method: "POST" }), 1)
+      assert.strictEqual(yield* server.requestCount({ method: "PATCH" }), 1)
+    }).pipe(Effect.provide(Layer.provideMerge(EventRecorder.layer("node-1"), memoryKubernetes)))
+  )
 })

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import { MemoryKubernetes, layer as memoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
 import * as PodStatus from "../../src/volume/PodStatus.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
@@ -566,5 +567,30 @@ describe("find", () => {
       server.api.respond = () => Effect.fail(failed(403, "Forbidden"))
       assert.strictEqual((yield* Effect.flip(server.find(volume()))).status, 403)
     })
+  )
+})
+
+describe("on an API server in memory", () => {
+  it.effect.each([
+    { name: "short names", change: {} },
+    {
+      name: "a name beyond 253 characters",
+      change: { secretProviderClassName: `${"s".repeat(200)}.${"c".repeat(52)}` }
+    },
+    { name: "a node id beyond 63 characters", change: { nodeId: `ip-10-0-0-1.${"subdomain.".repeat(8)}internal` } },
+    { name: "no objects", change: { objectVersions: [] } }
+  ])("D7 it accepts what is written, created and updated: $name", ({ change }) =>
+    Effect.gen(function* () {
+      const server = yield* MemoryKubernetes
+      const input = volume(change)
+      const { name } = yield* PodStatus.record({ ...input, knownName: undefined })
+      const next = { ...input, objectVersions: [{ id: "é", version: "v9" }] }
+      assert.deepStrictEqual(yield* PodStatus.record({ ...next, knownName: name }), { name, written: true })
+      assert.deepStrictEqual(yield* PodStatus.record({ ...next, knownName: name }), { name, written: false })
+      assert.deepStrictEqual(yield* PodStatus.find(input), { name, objectVersions: next.objectVersions })
+      assert.strictEqual(yield* server.requestCount({ method: "POST" }), 1)
+      assert.strictEqual(yield* server.requestCount({ method: "PUT" }), 1)
+      assert.strictEqual((yield* server.all("secretproviderclasspodstatuses")).length, 1)
+    }).pipe(Effect.provide(memoryKubernetes))
   )
 })

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
+import { MemoryKubernetes, layer as memoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import * as Resource from "../../src/reconciler/Resource.ts"
+import * as PodStatus from "../../src/volume/PodStatus.ts"
 import { SecretProviderClasses } from "../../src/volume/SecretProviderClasses.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
 
@@ -290,4 +293,88 @@ describe("a namespace that is not used any more", () => {
       })
     )
   })
+})
+
+describe("on an API server in memory", () => {
+  const CLASSES = "secretproviderclasses.secrets-store.csi.x-k8s.io"
+  const withServer = <A, E>(
+    program: Effect.Effect<A, E, SecretProviderClasses | Layer.Success<typeof memoryKubernetes>>
+  ) => Effect.provide(program, Layer.provideMerge(SecretProviderClasses.layer, Layer.merge(memoryKubernetes, quiet)))
+  const make = (name: string, namespace = "ns") =>
+    Resource.create(Resource.secretProviderClasses, { metadata: { name, namespace }, spec: { provider: "p" } })
+  const volume = (uid: string) => ({
+    nodeId: "node",
+    pod: { name: `pod-${uid}`, namespace: "ns", uid, serviceAccountName: "default" },
+    secretProviderClassName: "a",
+    targetPath: `/pods/${uid}/volumes/kubernetes.io~csi/v/mount`,
+    objectVersions: [{ id: "o", version: "v" }],
+    knownName: undefined
+  })
+
+  it.effect("S10 a first publish in a namespace that is followed reads nothing and writes once", () =>
+    withServer(
+      Effect.gen(function* () {
+        const server = yield* MemoryKubernetes
+        const classes = yield* SecretProviderClasses
+        yield* make("a")
+        yield* classes.get("ns", "a")
+        yield* TestClock.adjust(0)
+        yield* server.resetRequests
+        for (const uid of ["1", "2", "3"]) {
+          yield* classes.get("ns", "a")
+          yield* PodStatus.record(volume(uid))
+        }
+        assert.deepStrictEqual(yield* server.requests, [
+          {
+            method: "POST",
+            resource: "secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io",
+            watch: false,
+            count: 3
+          }
+        ])
+      })
+    )
+  )
+
+  it.effect("a class that is changed or deleted is seen by the next publish", () =>
+    withServer(
+      Effect.gen(function* () {
+        const classes = yield* SecretProviderClasses
+        const made = yield* make("a")
+        yield* classes.get("ns", "a")
+        yield* TestClock.adjust(0)
+        yield* Resource.replace(Resource.secretProviderClasses, { ...made, spec: { provider: "q" } })
+        yield* TestClock.adjust(0)
+        assert.strictEqual((yield* classes.get("ns", "a")).spec?.provider, "q")
+        yield* Resource.remove(Resource.secretProviderClasses, "ns", "a")
+        yield* TestClock.adjust(0)
+        assert.strictEqual(
+          (yield* Effect.flip(classes.get("ns", "a"))).message,
+          'SecretProviderClass.secrets-store.csi.x-k8s.io "a" not found'
+        )
+      })
+    )
+  )
+
+  it.effect("a quiet day costs a watch every five minutes and no list; an idle namespace costs nothing", () =>
+    withServer(
+      Effect.gen(function* () {
+        const server = yield* MemoryKubernetes
+        const classes = yield* SecretProviderClasses
+        yield* make("a")
+        for (let minute = 0; minute < 24 * 60; minute += 5) {
+          yield* classes.get("ns", "a")
+          yield* TestClock.adjust("5 minutes")
+        }
+        assert.strictEqual(yield* server.requestCount({ method: "GET", watch: false }), 1)
+        assert.isAtMost(yield* server.requestCount({ resource: CLASSES, watch: true }), 24 * 12 + 12)
+        assert.strictEqual(yield* server.openWatches(), 1)
+        yield* TestClock.adjust("11 minutes")
+        yield* server.resetRequests
+        assert.strictEqual(yield* server.openWatches(), 0)
+        yield* TestClock.adjust("1 day")
+        assert.deepStrictEqual(yield* server.requests, [])
+      })
+    )
+  )
 })
