@@ -47,8 +47,9 @@ const removeTarget = Effect.fnUntraced(function* (targetPath: TargetPath) {
   // The files go first: whoever else still holds the mount must not go on reading them.
   if (state !== "Corrupted") left.push(...(yield* MountedFiles.clear(targetPath)))
   if (state !== "NotMounted") yield* Effect.catchTag(mounter.unmount(targetPath), "MountFailed", note)
+  // Empty by now, or still a mount: then the file system refuses, and nothing is taken from whoever uses it.
   yield* files
-    .remove(targetPath)
+    .remove(targetPath, { recursive: true })
     .pipe(Effect.catchTag("PlatformError", (cause) => (cause.reason._tag === "NotFound" ? Effect.void : note(cause))))
   if (left.length === 0) table.remove(targetPath)
   return left

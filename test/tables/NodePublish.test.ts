@@ -1,0 +1,917 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Redacted } from "effect"
+import { TestClock } from "effect/testing"
+import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import { MemoryNode } from "../../layers/fake/MemoryNode.ts"
+import type { DriverConfig } from "../../schemas/Config.ts"
+import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../schemas/Csi.ts"
+import { ProviderCallFailed, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
+import { statusOf } from "../../src/csi/Status.ts"
+import { exposition } from "../../src/telemetry/PrometheusText.ts"
+import { publish } from "../../src/volume/NodePublish.ts"
+import { unpublish } from "../../src/volume/NodeUnpublish.ts"
+import { VolumeTable } from "../../src/volume/VolumeTable.ts"
+import * as Node from "../support/FakeNode.ts"
+
+const never = Number.POSITIVE_INFINITY
+const rotation = { rotationEnabled: true, rotationPollIntervalMillis: 120_000 } satisfies Partial<DriverConfig>
+
+const call = (request: NodePublishVolumeRequest = Node.request, deadlineMillis = never) =>
+  publish(request, deadlineMillis)
+const status = (request?: NodePublishVolumeRequest) =>
+  Effect.map(Effect.flip(call(request)), (failure) => ({ ...statusOf(failure), code: failure.code }))
+
+const mountPaths = Effect.flatMap(MemoryNode, (node) =>
+  Effect.map(node.mounts, (mounts) => mounts.map(({ path }) => path))
+)
+const podStatuses = Effect.flatMap(MemoryKubernetes, (kubernetes) => kubernetes.all("secretproviderclasspodstatuses"))
+const writes = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
+  Effect.map(kubernetes.requests, (requests) =>
+    requests
+      .filter(({ method, resource }) => method !== "GET" && resource !== "events")
+      .reduce((sum, { count }) => sum + count, 0)
+  )
+)
+const reads = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
+  Effect.map(kubernetes.requests, (requests) =>
+    requests.filter(({ method, watch }) => method === "GET" && !watch).reduce((sum, { count }) => sum + count, 0)
+  )
+)
+
+/** A test of one life of the driver, on a node and an API server of its own. */
+const inWorld = <A, E, R>(
+  body: (provider: Node.Script) => Effect.Effect<A, E, R>,
+  settings: Partial<DriverConfig> = {}
+) => {
+  const provider = Node.script()
+  return body(provider).pipe(
+    Effect.provide(Node.driverLayer(provider, settings).pipe(Layer.provideMerge(Node.worldLayer)))
+  )
+}
+
+const failing = (grpcCode: ProviderCallFailed["grpcCode"], details = "sealed") =>
+  Effect.fail(new ProviderCallFailed({ provider: "vault", grpcCode, details, unanswered: false }))
+
+describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () => {
+  const { volumeCapability: _, ...rest } = Node.request
+  const without = { ...rest, volumeCapability: undefined }
+  interface Row {
+    readonly row: string
+    readonly name: string
+    readonly request: NodePublishVolumeRequest
+    readonly class?: unknown
+    readonly namespace?: string
+    readonly grpc: string
+    readonly says: RegExp
+    readonly errorType?: string
+  }
+  const rows: ReadonlyArray<Row> = [
+    {
+      row: "2.7 #1",
+      name: "volume capabilities nil",
+      request: { ...without, volumeId: "", targetPath: "", volumeContext: {} },
+      grpc: "INVALID_ARGUMENT",
+      says: /^Volume capability missing in request$/u
+    },
+    {
+      row: "2.7 #2",
+      name: "volume id is empty",
+      request: { ...Node.request, volumeId: "", targetPath: "", volumeContext: {} },
+      grpc: "INVALID_ARGUMENT",
+      says: /^Volume ID missing in request$/u
+    },
+    {
+      row: "2.7 #3",
+      name: "target path is empty",
+      request: { ...Node.request, targetPath: "", volumeContext: {} },
+      grpc: "INVALID_ARGUMENT",
+      says: /^Target path missing in request$/u
+    },
+    {
+      row: "2.7 #4",
+      name: "volume context is not set",
+      request: { ...Node.request, volumeContext: {} },
+      grpc: "INVALID_ARGUMENT",
+      says: /^Volume attributes missing in request$/u
+    },
+    {
+      row: "2.7 #11",
+      name: "no class named",
+      request: { ...Node.request, volumeContext: { "csi.storage.k8s.io/pod.namespace": "default" } },
+      grpc: "UNKNOWN",
+      says: /^secretProviderClass is not set/u
+    },
+    {
+      row: "2.7 #12",
+      name: "secret provider class not found",
+      request: Node.request,
+      grpc: "UNKNOWN",
+      says: /^failed to get secretproviderclass default\/spc, error: SecretProviderClass.secrets-store.csi.x-k8s.io "spc" not found/u,
+      errorType: "SecretProviderClassNotFound"
+    },
+    {
+      row: "2.7 #12",
+      name: "spc missing: it exists in another namespace",
+      request: Node.request,
+      class: { provider: "vault", parameters: { a: "b" } },
+      namespace: "other",
+      grpc: "UNKNOWN",
+      says: /not found/u,
+      errorType: "SecretProviderClassNotFound"
+    },
+    {
+      row: "2.7 #13",
+      name: "provider not set in secret provider class",
+      request: Node.request,
+      class: { parameters: { a: "b" } },
+      grpc: "UNKNOWN",
+      says: /^provider not set in default\/spc/u
+    },
+    {
+      row: "2.7 #14",
+      name: "parameters not set in secret provider class",
+      request: Node.request,
+      class: { provider: "vault" },
+      grpc: "UNKNOWN",
+      says: /^parameters not set in default\/spc/u
+    },
+    {
+      row: "2.7 #17",
+      name: "read only is not set to true",
+      request: { ...Node.request, readonly: false },
+      class: { provider: "vault", parameters: { a: "b" } },
+      grpc: "INVALID_ARGUMENT",
+      says: /^Readonly is not true in request$/u
+    }
+  ]
+  it.effect.each(rows)("$row $name, twice", ({ class: spec, errorType, grpc, namespace, request, says }) =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        if (spec !== undefined) yield* Node.putClass(spec, "spc", namespace)
+        for (const time of [1, 2]) {
+          const refused = yield* status(request)
+          assert.strictEqual(refused.grpcCode, grpc)
+          assert.match(refused.details, says)
+          assert.strictEqual(refused.code, errorType ?? "FailedToMount")
+          assert.include(
+            yield* exposition(),
+            `node_publish_error_total{error_type="${errorType ?? "FailedToMount"}"`,
+            `${time}`
+          )
+        }
+        assert.deepStrictEqual(yield* mountPaths, [])
+      })
+    )
+  )
+
+  it.effect("3.1 Q19 provider not installed: UNKNOWN, nothing mounted, the search is told", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        provider.locate = Effect.fail(
+          new ProviderNotFound({
+            provider: "vault",
+            searched: [{ directory: "/providers", found: "empty" }],
+            waitedMillis: 0
+          })
+        )
+        const refused = yield* status()
+        assert.deepStrictEqual([refused.grpcCode, refused.code], ["UNKNOWN", "FailedToLookupProviderGRPCClient"])
+        assert.include(refused.details, 'provider not found: provider "vault", searched /providers (empty)')
+        assert.deepStrictEqual(yield* mountPaths, [])
+      })
+    )
+  )
+
+  it.effect.each([
+    {
+      row: "3.4 #1 Q17",
+      grpcCode: "PERMISSION_DENIED" as const,
+      answer: failing("PERMISSION_DENIED"),
+      says: /rpc error: code = PermissionDenied desc = sealed/u,
+      code: "GRPCProviderError"
+    },
+    {
+      row: "3.4 #1 D2",
+      grpcCode: "RESOURCE_EXHAUSTED" as const,
+      answer: failing("RESOURCE_EXHAUSTED"),
+      says: /ResourceExhausted/u,
+      code: "GRPCProviderError"
+    },
+    {
+      row: "3.4 #2",
+      grpcCode: "UNKNOWN" as const,
+      answer: Effect.succeed({ ...Node.answer("v1"), errorCode: "AuthenticationFailed" }),
+      says: /mount request failed with provider error code AuthenticationFailed/u,
+      code: "AuthenticationFailed"
+    },
+    {
+      row: "3.4 #3",
+      grpcCode: "UNKNOWN" as const,
+      answer: Effect.succeed({ ...Node.answer("v1"), objectVersions: [] }),
+      says: /missing object versions/u,
+      code: "GRPCProviderError"
+    },
+    {
+      row: "3.4 #7 Q6",
+      grpcCode: "UNKNOWN" as const,
+      answer: Effect.succeed(Node.answer("v1", Node.file(".", "x"))),
+      says: /invalid filepath: "\."/u,
+      code: "FileWriteError"
+    },
+    {
+      row: "4.2 #4",
+      grpcCode: "UNKNOWN" as const,
+      answer: Effect.succeed(Node.answer("v1", Node.file("../../etc/passwd", "x"))),
+      says: /must not contain/u,
+      code: "FileWriteError"
+    }
+  ])(
+    "$row a first publish that fails with $code leaves no mount, and its retry is no OK",
+    ({ answer, code, grpcCode, says }) =>
+      inWorld(
+        (provider) =>
+          Effect.gen(function* () {
+            yield* Node.prepareTarget()
+            yield* Node.putClass()
+            provider.mount = () => answer
+            for (const _ of [1, 2]) {
+              const refused = yield* status()
+              assert.deepStrictEqual([refused.grpcCode, refused.code], [grpcCode, code])
+              assert.match(refused.details, says)
+              assert.deepStrictEqual(yield* mountPaths, [])
+            }
+            // D2: with the fault gone, the same volume is mounted and filled.
+            provider.mount = () => Effect.succeed(Node.answer("v1"))
+            yield* call()
+            assert.strictEqual(yield* Node.read("foo"), "secret v1")
+          }),
+        rotation
+      )
+  )
+
+  it.effect("2.7 #21 a pod status that cannot be written undoes the mount", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const kubernetes = yield* MemoryKubernetes
+        yield* kubernetes.failNext(
+          ({ method, resource }) => method === "POST" && resource.startsWith("secretproviderclasspodstatuses"),
+          { status: 403, reason: "Forbidden" },
+          { applied: false }
+        )
+        const refused = yield* status()
+        assert.deepStrictEqual([refused.grpcCode, refused.code], ["UNKNOWN", "FailedToWritePodStatus"])
+        assert.match(refused.details, /^failed to create secret provider class pod status for pod default\/web, err: /u)
+        assert.deepStrictEqual(yield* mountPaths, [])
+      })
+    )
+  )
+
+  it.effect("3.2 UNAVAILABLE without an answer is tried three times, other codes once", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        provider.mount = () =>
+          Effect.fail(
+            new ProviderCallFailed({ provider: "vault", grpcCode: "UNAVAILABLE", details: "down", unanswered: true })
+          )
+        const fiber = yield* Effect.forkChild(status())
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual((yield* Fiber.join(fiber)).grpcCode, "UNAVAILABLE")
+        assert.strictEqual(provider.calls.length, 3)
+      })
+    )
+  )
+
+  it.effect(
+    "Q25 a provider that never answers: the caller hears its name before the deadline, and nothing is mounted",
+    () =>
+      inWorld((provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          const asked = yield* Deferred.make<void>()
+          provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+          const fiber = yield* Effect.forkChild(Effect.flip(call(Node.request, 30_000)))
+          yield* Deferred.await(asked)
+          yield* TestClock.adjust("29 seconds")
+          const failure = statusOf(yield* Fiber.join(fiber))
+          assert.strictEqual(failure.grpcCode, "DEADLINE_EXCEEDED")
+          assert.include(failure.details, 'provider "vault" did not answer within 29000 ms')
+          assert.deepStrictEqual(yield* mountPaths, [])
+        })
+      )
+  )
+
+  it.effect("an interrupted first publish is undone", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const asked = yield* Deferred.make<void>()
+        provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+        const fiber = yield* Effect.forkChild(call())
+        yield* Deferred.await(asked)
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* mountPaths, [])
+        assert.strictEqual((yield* VolumeTable).busy(), 0)
+        assert.include(yield* exposition(), 'node_publish_error_total{error_type="Cancelled"')
+      })
+    )
+  )
+})
+
+describe("NodePublish: first mounts", () => {
+  it.effect("13.1 volume mount: rotation off, two calls, one mount, one provider call, the metric rises twice", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* call()
+        yield* call()
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        assert.strictEqual(provider.calls.length, 1)
+        assert.strictEqual(yield* Node.read("foo"), "secret v1")
+        const text = yield* exposition()
+        assert.match(text, /node_publish_total\{[^}]*provider="vault"\} 2\n/u)
+        assert.match(text, /secrets_store_publish_outcomes_total\{outcome="mounted",provider="vault"\} 1\n/u)
+        assert.match(text, /secrets_store_publish_outcomes_total\{outcome="kept",provider="vault"\} 1\n/u)
+      })
+    )
+  )
+
+  it.effect("13.1 volume mount with refresh token: rotation on, always due: OK twice, one mount", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          const withTokens = { ...Node.request, serviceAccountTokens: Redacted.make('{"aud":{"token":"t"}}') }
+          yield* call(withTokens)
+          yield* call(withTokens)
+          assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+          assert.strictEqual(provider.calls.length, 2)
+          for (const asked of provider.calls) assert.include(Redacted.value(asked.attributes), TOKENS_KEY)
+        }),
+      { rotationEnabled: true, rotationPollIntervalMillis: 0 }
+    )
+  )
+
+  it.effect("13.1 Q3 volume mount with rotation, a directory just made: mounted, not skipped", () =>
+    inWorld(
+      () =>
+        Effect.gen(function* () {
+          const files = yield* FileSystem.FileSystem
+          yield* files.makeDirectory(Node.TARGET, { recursive: true })
+          yield* Node.putClass()
+          yield* call()
+          assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+          assert.strictEqual(yield* Node.read("foo"), "secret v1")
+        }),
+      rotation
+    )
+  )
+
+  it.effect("13.1 Q3 with a filled mount that is not due: skipped", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          yield* TestClock.adjust("119 seconds")
+          yield* call()
+          assert.strictEqual(provider.calls.length, 1)
+          assert.match(yield* exposition(), /outcome="not_due",provider="vault"\} 1\n/u)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("5.5 the pod status has the shape of wire.md e.1", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        provider.mount = () =>
+          Effect.succeed({
+            ...Node.answer("v1"),
+            objectVersions: [
+              { id: "b", version: "v1" },
+              { id: "a", version: "v2" }
+            ]
+          })
+        yield* call()
+        const [written] = yield* podStatuses
+        const {
+          creationTimestamp: _,
+          resourceVersion: __,
+          uid: ___,
+          generation: ____,
+          ...metadata
+        } = Object(written?.["metadata"])
+        assert.deepStrictEqual(metadata, {
+          name: "web-default-spc",
+          namespace: "default",
+          labels: { "internal.secrets-store.csi.k8s.io/node-name": "node-1" },
+          ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: "web", uid: "uid-1" }]
+        })
+        assert.deepStrictEqual<unknown>(written?.["status"], {
+          podName: "web",
+          secretProviderClassName: "spc",
+          mounted: true,
+          targetPath: Node.TARGET,
+          objects: [
+            { id: "a", version: "v2" },
+            { id: "b", version: "v1" }
+          ]
+        })
+      })
+    )
+  )
+
+  it.effect(
+    "one first publish: one write, no read once the namespace's classes are known; an unchanged refresh: none",
+    () =>
+      inWorld(
+        () =>
+          Effect.gen(function* () {
+            yield* Node.putClass()
+            yield* Node.prepareTarget()
+            yield* call()
+            const kubernetes = yield* MemoryKubernetes
+            yield* kubernetes.resetRequests
+            const second = Node.targetOf("uid-2")
+            yield* Node.prepareTarget(second)
+            const volumeContext = {
+              ...Node.request.volumeContext,
+              "csi.storage.k8s.io/pod.name": "web-2",
+              "csi.storage.k8s.io/pod.uid": "uid-2"
+            }
+            const other = { ...Node.request, volumeId: "csi-2", targetPath: second, volumeContext }
+            yield* call(other)
+            assert.deepStrictEqual([yield* writes, yield* reads], [1, 0])
+            yield* kubernetes.resetRequests
+            yield* TestClock.adjust("3 minutes")
+            yield* kubernetes.resetRequests
+            yield* call(other)
+            assert.deepStrictEqual([yield* writes, yield* reads], [0, 0])
+          }),
+        rotation
+      )
+  )
+
+  it.effect("3.4 #6 no files in the answer: the provider wrote them, nothing is touched", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        provider.mount = () =>
+          Effect.as(Effect.orDie(files.writeFileString(`${Node.TARGET}/own`, "by the provider")), {
+            ...Node.answer("v1"),
+            files: []
+          })
+        yield* call()
+        yield* call()
+        assert.strictEqual(yield* Node.read("own"), "by the provider")
+        assert.deepStrictEqual(yield* files.readDirectory(Node.TARGET), ["own"])
+        assert.strictEqual(provider.calls.length, 1)
+      })
+    )
+  )
+
+  it.effect("3.4 #4 duplicate object ids: the last one wins; an empty version is one", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        provider.mount = () =>
+          Effect.succeed({
+            ...Node.answer("v1"),
+            objectVersions: [
+              { id: "a", version: "1" },
+              { id: "a", version: "" }
+            ]
+          })
+        yield* call()
+        assert.deepStrictEqual((yield* VolumeTable).get(Node.TARGET)?.objectVersions, [{ id: "a", version: "" }])
+      })
+    )
+  )
+
+  it.effect("2.7 #10 mock_provider: mounted, without provider, class or pod status", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        const mock = {
+          ...Node.request,
+          volumeContext: { ...Node.request.volumeContext, providerName: "Mock_Provider" }
+        }
+        yield* call(mock)
+        yield* call(mock)
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        assert.deepStrictEqual([provider.calls.length, (yield* podStatuses).length], [0, 0])
+      })
+    )
+  )
+
+  it.effect("VOLUME_MOUNT_GROUP: root, directories and files get the pod's group before they are seen", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          const files = yield* FileSystem.FileSystem
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          provider.mount = () => Effect.succeed(Node.answer("v1", Node.file("dir/foo", "x", 0o400)))
+          const volumeCapability = { ...Node.request.volumeCapability!, volumeMountGroup: "2000" }
+          yield* call({ ...Node.request, volumeCapability })
+          for (const path of ["", "/dir", "/dir/foo"]) {
+            const info = yield* files.stat(`${Node.TARGET}${path}`)
+            assert.strictEqual(info.gid._tag === "Some" ? info.gid.value : -1, 2000, path)
+          }
+          assert.strictEqual((yield* files.stat(`${Node.TARGET}/dir/foo`)).mode & 0o777, 0o440)
+        }),
+      { volumeMountGroup: true }
+    )
+  )
+
+  it.effect("without the flag a mount group is not applied", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const volumeCapability = { ...Node.request.volumeCapability!, volumeMountGroup: "2000" }
+        yield* call({ ...Node.request, volumeCapability })
+        const info = yield* files.stat(`${Node.TARGET}/foo`)
+        assert.strictEqual(info.gid._tag === "Some" ? info.gid.value : -1, 0)
+      })
+    )
+  )
+
+  it.effect("D7 the same class twice in a pod: two statuses, each naming its own target", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const second = Node.targetOf(Node.POD.uid, "more")
+        yield* Node.putClass()
+        for (const targetPath of [Node.TARGET, second]) {
+          yield* Node.prepareTarget(targetPath)
+          yield* call({ ...Node.request, targetPath })
+        }
+        const found = (yield* podStatuses).map((status) => Object(status["status"]).targetPath)
+        assert.deepStrictEqual(found.sort(), [second, Node.TARGET].sort())
+      })
+    )
+  )
+
+  it.effect("concurrent calls for one target run one after the other: one mount, one provider call", () =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* Effect.all([call(), call(), call(), call()], { concurrency: 4 })
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        assert.strictEqual(provider.calls.length, 1)
+      })
+    )
+  )
+})
+
+describe("NodePublish: refreshes", () => {
+  it.effect("2.7 a due republish brings new content in one swap, records it, and sends the current versions (D3)", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          provider.mount = () => Effect.succeed(Node.answer("v2"))
+          yield* TestClock.adjust("2 minutes")
+          yield* call()
+          assert.strictEqual(yield* Node.read("foo"), "secret v2")
+          assert.deepStrictEqual(provider.calls[1]?.currentObjectVersions, [{ id: "secret/foo", version: "v1" }])
+          const [written] = yield* podStatuses
+          assert.deepStrictEqual<unknown>(Object(written?.["status"]).objects, [{ id: "secret/foo", version: "v2" }])
+          assert.match(yield* exposition(), /rotation_reconcile_total\{[^}]*provider="vault",rotated="true"\} 1\n/u)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("same version, new content: the files follow all the same", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          provider.mount = () => Effect.succeed(Node.answer("v1", Node.file("foo", "changed")))
+          yield* TestClock.adjust("2 minutes")
+          yield* call()
+          assert.strictEqual(yield* Node.read("foo"), "changed")
+        }),
+      rotation
+    )
+  )
+
+  it.effect("Q4 unchanged content counts as fresh: the next call comes one interval later", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          for (let minute = 0; minute < 60; minute++) {
+            yield* TestClock.adjust("1 minute")
+            yield* call()
+          }
+          assert.strictEqual(provider.calls.length, 1 + 30)
+        }),
+      rotation
+    )
+  )
+
+  it.effect.each([
+    { row: "2.7 #20", name: "the provider fails", fault: "provider", errorType: "GRPCProviderError" },
+    { row: "2.7 #21", name: "the pod status cannot be written", fault: "status", errorType: "FailedToWritePodStatus" }
+  ])("$row masked: $name, the caller hears OK, the pod keeps files and the failure is told", ({ errorType, fault }) =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          const kubernetes = yield* MemoryKubernetes
+          provider.mount = () => (fault === "provider" ? failing("UNAVAILABLE") : Effect.succeed(Node.answer("v2")))
+          if (fault === "status") {
+            yield* kubernetes.failNext(
+              ({ method }) => method === "PUT",
+              { status: 403, reason: "Forbidden" },
+              { applied: false }
+            )
+          }
+          yield* TestClock.adjust("2 minutes")
+          yield* call()
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(yield* Node.read("foo"), fault === "provider" ? "secret v1" : "secret v2")
+          assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+          const text = yield* exposition()
+          assert.include(text, `rotation_reconcile_error_total{error_type="${errorType}"`)
+          assert.include(text, `node_publish_error_total{error_type="${errorType}"`)
+          const events = yield* kubernetes.all("events")
+          assert.deepStrictEqual(
+            events.map(({ reason, type }) => [reason, type]),
+            [["MountRotationFailed", "Warning"]]
+          )
+        }),
+      rotation
+    )
+  )
+
+  it.effect("2.7 #11-18 not masked: the class is gone; the pod keeps its files", () =>
+    inWorld(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          yield* TestClock.adjust("2 minutes")
+          const gone = {
+            ...Node.request,
+            volumeContext: { ...Node.request.volumeContext, secretProviderClass: "gone" }
+          }
+          assert.strictEqual((yield* status(gone)).code, "SecretProviderClassNotFound")
+          assert.strictEqual(yield* Node.read("foo"), "secret v1")
+        }),
+      rotation
+    )
+  )
+})
+
+describe("NodePublish: after a restart or a crash", () => {
+  /** Two lives of the driver on one node. */
+  const lives = <A, B, E, F, R, S>(
+    first: (provider: Node.Script) => Effect.Effect<A, E, R>,
+    second: (provider: Node.Script) => Effect.Effect<B, F, S>,
+    settings: Partial<DriverConfig> = {}
+  ) => {
+    const life = Effect.fnUntraced(function* <C, G, T>(body: (provider: Node.Script) => Effect.Effect<C, G, T>) {
+      const provider = Node.script()
+      return yield* Effect.provide(body(provider), Layer.fresh(Node.driverLayer(provider, settings)))
+    })
+    return Effect.andThen(life(first), life(second)).pipe(Effect.provide(Node.worldLayer))
+  }
+  const mounted = () =>
+    Effect.gen(function* () {
+      yield* Node.prepareTarget()
+      yield* Node.putClass()
+      yield* call()
+    })
+
+  it.effect(
+    "D3 a volume is learnt again: no provider call, its versions from the pod status, its age from the mtime",
+    () =>
+      lives(
+        mounted,
+        (provider) =>
+          Effect.gen(function* () {
+            yield* TestClock.adjust("1 minute")
+            yield* call()
+            assert.strictEqual(provider.calls.length, 0)
+            yield* TestClock.adjust("61 seconds")
+            yield* call()
+            assert.deepStrictEqual(provider.calls[0]?.currentObjectVersions, [{ id: "secret/foo", version: "v1" }])
+            assert.strictEqual(yield* writes, 2)
+          }),
+        rotation
+      )
+  )
+
+  it.effect("a filled mount without a pod status is completed", () =>
+    lives(mounted, (provider) =>
+      Effect.gen(function* () {
+        yield* Node.removePodStatus("web-default-spc")
+        yield* call()
+        assert.strictEqual(provider.calls.length, 1)
+        assert.strictEqual((yield* podStatuses).length, 1)
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+      })
+    )
+  )
+
+  it.effect("without the API server a running pod keeps its files, and the caller hears OK", () =>
+    lives(mounted, (provider) =>
+      Effect.gen(function* () {
+        const kubernetes = yield* MemoryKubernetes
+        yield* kubernetes.failNext(
+          ({ method }) => method === "GET",
+          { status: 503, reason: "ServiceUnavailable" },
+          { applied: false }
+        )
+        yield* call()
+        assert.strictEqual(provider.calls.length, 0)
+        assert.strictEqual(yield* Node.read("foo"), "secret v1")
+      })
+    )
+  )
+
+  it.effect("Q3 (b) a mount without files is mounted afresh, once", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        const node = yield* MemoryNode
+        yield* Node.putClass()
+        yield* files.makeDirectory(Node.TARGET, { recursive: true })
+        yield* node.mount(Node.TARGET, { sizeBytes: 0, mode: 0o755 })
+        yield* files.symlink("..data/foo", `${Node.TARGET}/foo`)
+        yield* call()
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        assert.strictEqual(yield* Node.read("foo"), "secret v1")
+      })
+    )
+  )
+
+  it.effect("2.8 a mount that cannot be entered is replaced", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const node = yield* MemoryNode
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* call()
+        yield* node.breakMount(Node.TARGET, "ESTALE")
+        yield* call()
+        assert.strictEqual((yield* mountPaths).length, 1)
+        assert.strictEqual(yield* Node.read("foo"), "secret v1")
+      })
+    )
+  )
+
+  it.effect("after a reboot the directories are there and the mounts are not: mounted again", () =>
+    lives(
+      mounted,
+      (provider) =>
+        Effect.gen(function* () {
+          yield* (yield* MemoryNode).reboot
+          yield* call()
+          assert.strictEqual(provider.calls.length, 1)
+          assert.deepStrictEqual(provider.calls[0]?.currentObjectVersions, [])
+          assert.strictEqual(yield* Node.read("foo"), "secret v1")
+        }),
+      rotation
+    )
+  )
+})
+
+describe("NodeUnpublish (2.9)", () => {
+  const ask = { volumeId: "csi-1", targetPath: Node.TARGET }
+
+  it.effect("13.1 TestNodeUnpublishVolume: a mounted volume, two calls: OK both, nothing left, the metric rises", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* call()
+        const kubernetes = yield* MemoryKubernetes
+        yield* kubernetes.resetRequests
+        yield* unpublish(ask)
+        yield* unpublish(ask)
+        assert.deepStrictEqual(yield* mountPaths, [])
+        assert.isFalse(yield* files.exists(Node.TARGET))
+        assert.strictEqual((yield* VolumeTable).all().length, 0)
+        assert.match(yield* exposition(), /node_unpublish_total\{[^}]*\} 2\n/u)
+        // Neither the API server nor a provider is needed.
+        assert.deepStrictEqual([yield* writes, yield* reads], [0, 0])
+      })
+    )
+  )
+
+  it.effect.each([
+    { row: "2.9 #1 id empty", request: { volumeId: "", targetPath: "/t" }, says: "Volume ID missing in request" },
+    { row: "2.9 #2 target empty", request: { volumeId: "v", targetPath: "" }, says: "Target path missing in request" }
+  ])("13.1 TestNodeUnpublishVolume_Error $row", ({ request, says }) =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const refused = statusOf(yield* Effect.flip(unpublish(request)))
+        assert.deepStrictEqual([refused.grpcCode, refused.details], ["INVALID_ARGUMENT", says])
+        assert.include(yield* exposition(), "node_unpublish_error_total{")
+      })
+    )
+  )
+
+  it.effect("2.9 #3 the sanity target is left alone, whatever its case", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        yield* files.makeDirectory("/tmp/csi/mount", { recursive: true })
+        yield* unpublish({ volumeId: "v", targetPath: "/tmp/CSI/mount" })
+        yield* unpublish({ volumeId: "v", targetPath: "/tmp/csi/mount" })
+        assert.isTrue(yield* files.exists("/tmp/csi/mount"))
+      })
+    )
+  )
+
+  it.effect("2.9 #6 a plain directory with files is emptied and removed; a missing one is OK", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        yield* unpublish(ask)
+        yield* files.makeDirectory(`${Node.TARGET}/dir`, { recursive: true })
+        yield* files.writeFileString(`${Node.TARGET}/dir/.hidden`, "x")
+        yield* unpublish(ask)
+        assert.isFalse(yield* files.exists(Node.TARGET))
+      })
+    )
+  )
+
+  it.effect("2.9 stacked mounts are all taken away", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        const node = yield* MemoryNode
+        yield* files.makeDirectory(Node.TARGET, { recursive: true })
+        yield* node.mount(Node.TARGET, { sizeBytes: 0, mode: 0o755 })
+        yield* node.mount(Node.TARGET, { sizeBytes: 0, mode: 0o755 })
+        yield* unpublish(ask)
+        assert.deepStrictEqual(yield* mountPaths, [])
+        assert.isFalse(yield* files.exists(Node.TARGET))
+      })
+    )
+  )
+
+  it.effect("2.9 #6 a corrupted mount is unmounted and removed", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const node = yield* MemoryNode
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* call()
+        yield* node.breakMount(Node.TARGET, "ESTALE")
+        yield* unpublish(ask)
+        assert.deepStrictEqual(yield* mountPaths, [])
+      })
+    )
+  )
+
+  it.effect("an interrupted unpublish still ends what it began", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        yield* call()
+        const fiber = yield* Effect.forkChild(unpublish(ask), { startImmediately: true })
+        const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
+        assert.isTrue(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause))
+        yield* unpublish(ask)
+        assert.deepStrictEqual(yield* mountPaths, [])
+      })
+    )
+  )
+})
