@@ -14,7 +14,7 @@ export const Pod = Schema.Struct({
 })
 export type Pod = typeof Pod.Type
 
-export const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
+const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
 
 /**
  * An Event in its older form, with a count and without `eventTime`: the form in which the API server lets the writer

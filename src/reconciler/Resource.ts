@@ -19,7 +19,7 @@ export interface KubernetesObject {
   readonly metadata: Pick<CachedMeta, "name" | "namespace" | "resourceVersion">
 }
 
-export interface Definition<A extends KubernetesObject> {
+interface Definition<A extends KubernetesObject> {
   /** Empty for the core group. */
   readonly group: string
   readonly version: string
@@ -125,7 +125,7 @@ export const pathOf = (resource: AnyDefinition, namespace?: string, name?: strin
 const encode = (part: string): string => encodeURIComponent(part.toWellFormed())
 
 /** An answer that is not what was asked for. */
-export const invalid = (request: Pick<KubernetesRequest, "method" | "path">, detail: string): KubernetesApiFailed =>
+const invalid = (request: Pick<KubernetesRequest, "method" | "path">, detail: string): KubernetesApiFailed =>
   new KubernetesApiFailed({ method: request.method, path: request.path, status: 200, reason: "Invalid", detail })
 
 /** The API server's words for an object that does not exist. */
@@ -245,7 +245,7 @@ export const decodeOrSkip = Effect.fnUntraced(function* <A extends KubernetesObj
 })
 
 /** Pages are kept small: only one of them is in memory as it came. */
-export const PAGE_SIZE = 500
+const PAGE_SIZE = 500
 /** An API server that hands out continue tokens for ever is broken. */
 const PAGES_MAX = 10_000
 

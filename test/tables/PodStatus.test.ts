@@ -152,6 +152,8 @@ describe("desired", () => {
       })
     ))
 
+  it("5.4 the node label", () => assert.strictEqual(PodStatus.NODE_LABEL, LABEL))
+
   it("5.3 empty fields are left out", () => {
     assert.deepStrictEqual(PodStatus.desired(volume({ objectVersions: [{ id: "a", version: "" }] })).status?.objects, [
       { id: "a" }

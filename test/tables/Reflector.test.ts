@@ -22,7 +22,7 @@ const started = Effect.fnUntraced(function* (options: Partial<Reflector.Options<
   const reflector = yield* Reflector.make<Spc>({
     resource: Resource.secretProviderClasses,
     selection: { namespace: "ns" },
-    onChange: (change) =>
+    onChange: (change: Reflector.Change<Spc>) =>
       Effect.sync(() => {
         told.push(
           change._tag === "Synced"

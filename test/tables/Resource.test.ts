@@ -1,11 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger } from "effect"
+import { Effect, Layer, Logger, Schema } from "effect"
+import { CachedMeta } from "../../schemas/Meta.ts"
 import type { KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
 
 const SPC = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/ns/secretproviderclasses"
 const spc = (name: string, spec: unknown = {}) => ({ metadata: { name, namespace: "ns" }, spec })
+
+const nodes = Resource.make({
+  group: "",
+  version: "v1",
+  plural: "nodes",
+  kind: "Node",
+  namespaced: false,
+  schema: Schema.Struct({ metadata: CachedMeta })
+})
 
 describe("wire.md (e): paths", () => {
   it.each([
@@ -29,7 +39,7 @@ describe("wire.md (e): paths", () => {
     },
     {
       name: "a resource without namespaces",
-      path: Resource.pathOf({ ...Resource.pods, plural: "nodes", kind: "Node", namespaced: false }, "ns", "n"),
+      path: Resource.pathOf(nodes, "ns", "n"),
       expected: "/api/v1/nodes/n"
     }
   ])("$name", ({ path, expected }) => assert.strictEqual(path, expected))
