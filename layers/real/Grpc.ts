@@ -10,6 +10,9 @@ import { Cause, Clock, type Context, Data, Effect, Exit, type Scope } from "effe
 import { type CsiStatus, GRPC_CODES, type GrpcCode } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 
+// grpc-js would write lines of its own to stderr; everything that it has to say reaches us as an error as well.
+grpc.setLogVerbosity(grpc.logVerbosity.NONE)
+
 export const codeName = (code: grpc.status): GrpcCode => GRPC_CODES[code] ?? "UNKNOWN"
 
 /** What a handler may know of its call. */

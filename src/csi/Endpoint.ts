@@ -23,4 +23,4 @@ export const parseEndpoint = (endpoint: string): Result.Result<Endpoint, string>
 }
 
 /** Where a unix endpoint's socket is: its address always counts from the root. */
-export const socketPath = ({ address }: Endpoint): string => `/${address}`
+export const socketPath = ({ address }: Endpoint): string => `/${address.replace(/^\/+/u, "")}`
