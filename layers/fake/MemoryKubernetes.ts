@@ -63,6 +63,11 @@ export class MemoryKubernetes extends Context.Service<
   }
 >()("secrets-store/fake/MemoryKubernetes") {}
 
+/** Runs when a watch was accepted, which a silent watch does not show otherwise. */
+export const WatchAccepted = Context.Reference<Effect.Effect<void>>("secrets-store/fake/WatchAccepted", {
+  defaultValue: () => Effect.void
+})
+
 interface Fault {
   readonly matches: (request: Arrived) => boolean
   readonly failure: Failure
@@ -191,6 +196,7 @@ export const make = (
             })
         )
       )
+      yield* yield* WatchAccepted
       const timeoutSeconds = Number(query["timeoutSeconds"] ?? 0)
       if (timeoutSeconds > 0) {
         const ends = Effect.sync(() => {
