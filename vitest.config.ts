@@ -1,13 +1,36 @@
 import { defineConfig } from "vitest/config"
 
+// These start the real driver, and measure it: one file at a time, when everything else has ended.
+const processes = ["test/process/**/*.test.ts", "test/conformance/**/*.test.ts"]
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
     // Tests share nothing but the process: one worker per core, files in parallel, no isolation cost per file.
     pool: "threads",
     isolate: false,
-    sequence: { shuffle: { files: true, tests: false } },
     testTimeout: 20_000,
-    reporters: ["default"]
+    reporters: ["default"],
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "parts",
+          include: ["test/**/*.test.ts"],
+          exclude: processes,
+          sequence: { shuffle: { files: true, tests: false }, groupOrder: 0 }
+        }
+      },
+      {
+        extends: true,
+        test: {
+          name: "processes",
+          include: processes,
+          globalSetup: ["test/setup/bundle.ts"],
+          maxWorkers: 1,
+          testTimeout: 60_000,
+          sequence: { groupOrder: 1 }
+        }
+      }
+    ]
   }
 })

@@ -1,5 +1,6 @@
 // One CommonJS file per image: less than half the memory of running the sources. Native and on-demand packages stay
-// outside. Build information comes from the environment, as release builds set it.
+// outside. Build information comes from the environment, as release builds set it. Written to dist, or to the directory
+// that is given.
 import { rolldown } from "rolldown"
 
 const env = process.env
@@ -16,7 +17,7 @@ const bundle = await rolldown({
   logLevel: "warn"
 })
 await bundle.write({
-  dir: "dist",
+  dir: process.argv[2] ?? "dist",
   format: "cjs",
   minify: true,
   entryFileNames: "[name].cjs",
