@@ -262,9 +262,5 @@ export const make = (
     return Context.make(KubernetesApi, api).pipe(Context.add(MemoryKubernetes, control))
   })
 
-/** The services of one API server, with the kinds of `RESOURCES`. */
+/** The services of one API server, with the kinds of `RESOURCES`; `make` takes others. */
 export const layer: Layer.Layer<KubernetesApi | MemoryKubernetes> = Layer.effectContext(make())
-
-/** With kinds of one's own. */
-export const layerWith = (resources: ReadonlyArray<ResourceType>): Layer.Layer<KubernetesApi | MemoryKubernetes> =>
-  Layer.effectContext(make(resources))

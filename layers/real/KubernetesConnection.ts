@@ -20,7 +20,7 @@ export interface Credentials {
 }
 
 /** They could not be renewed; the detail has nothing secret. */
-export class CredentialsFailed extends Data.TaggedError("CredentialsFailed")<{ readonly detail: string }> {}
+class CredentialsFailed extends Data.TaggedError("CredentialsFailed")<{ readonly detail: string }> {}
 
 export interface Connection {
   readonly server: URL
@@ -28,6 +28,9 @@ export interface Connection {
   readonly credentials: (renew: boolean) => Effect.Effect<Credentials, CredentialsFailed>
   readonly close: () => void
 }
+
+/** Requests at once, and so connections that are kept. More wait for their turn. Watches have theirs besides. */
+export const CONNECTIONS_MAX = 16
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -37,13 +40,12 @@ const TOKEN_AGE_MILLIS = 60_000
 const KUBECONFIG_AGE_MILLIS = 10_000
 /** Shorter than API servers and load balancers keep a silent connection. */
 const IDLE_SOCKET_MILLIS = 55_000
-const FREE_SOCKETS_MAX = 8
 const SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const agentOptions = {
   keepAlive: true,
   keepAliveMsecs: 30_000,
-  maxFreeSockets: FREE_SOCKETS_MAX,
+  maxFreeSockets: CONNECTIONS_MAX,
   timeout: IDLE_SOCKET_MILLIS
 } satisfies AgentOptions
 

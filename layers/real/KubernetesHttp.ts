@@ -12,7 +12,14 @@ import { Data, Effect, Layer, Redacted, Semaphore, Stream } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { KubernetesConfigInvalid } from "../../schemas/errors/KubernetesConfigInvalid.ts"
 import { KubernetesApi, type KubernetesRequest, type WatchEvent } from "../../src/ports/KubernetesApi.ts"
-import { type Connection, type Credentials, connect, dropIdle, type Environment } from "./KubernetesConnection.ts"
+import {
+  CONNECTIONS_MAX,
+  type Connection,
+  type Credentials,
+  connect,
+  dropIdle,
+  type Environment
+} from "./KubernetesConnection.ts"
 
 export interface Options {
   /** Empty: KUBECONFIG, the pod's service account, or ~/.kube/config. */
@@ -24,8 +31,6 @@ export interface Options {
 }
 
 const REQUEST_TIMEOUT_MILLIS = 30_000
-/** More wait for their turn, within their time limit; each would cost a connection. Watches are not counted. */
-const REQUESTS_MAX = 16
 /** Far beyond what an API server keeps in one object. */
 const LINE_LENGTH_MAX = 32 * 1024 * 1024
 const DETAIL_LENGTH_MAX = 1_000
@@ -134,7 +139,8 @@ const urlOf = (server: URL, { path, query = {} }: Pick<KubernetesRequest, "path"
 const collect = (response: IncomingMessage, done: (body: Effect.Effect<string, Broken>) => void): void => {
   const chunks: Array<Buffer> = []
   response.on("data", (chunk: Buffer) => chunks.push(chunk))
-  response.on("end", () => done(Effect.succeed(Buffer.concat(chunks).toString())))
+  // One tick later the connection is free: whoever goes on with another request finds it.
+  response.on("end", () => process.nextTick(() => done(Effect.succeed(Buffer.concat(chunks).toString()))))
   response.on("error", (cause) => done(Effect.fail(broken(cause))))
 }
 
@@ -224,7 +230,7 @@ const eventsOf = (
 const make = Effect.fnUntraced(function* (options: Options, connection: Connection) {
   const { server } = connection
   const timeoutMillis = options.requestTimeoutMillis ?? REQUEST_TIMEOUT_MILLIS
-  const lanes = yield* Semaphore.make(REQUESTS_MAX)
+  const lanes = yield* Semaphore.make(CONNECTIONS_MAX)
 
   const optionsFor = (
     asked: KubernetesRequest,

@@ -1,0 +1,657 @@
+/**
+ * What the driver expects of every API server and of the way to it. Rows quote reference/wire.md (e).
+ *
+ * Everything happens in the namespace "default", on objects with names of their own, which are gone afterwards.
+ */
+import { assert, it } from "@effect/vitest"
+import { Effect, Fiber, type Layer, type Scope, Stream } from "effect"
+import type { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import { KubernetesApi, type KubernetesRequest, type WatchEvent } from "../../src/ports/KubernetesApi.ts"
+
+/** What a suite has to be able to do besides. */
+export interface KubernetesWorld<R> {
+  /** Breaks watches and compacts history; why not, when that is impossible. */
+  readonly control: Effect.Effect<MemoryKubernetes["Service"], never, R> | string
+}
+
+const MERGE = "application/merge-patch+json"
+const CORE = "/api/v1/namespaces/default"
+const SECRETS = `${CORE}/secrets`
+const CLASSES = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses"
+const STATUSES = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasspodstatuses"
+const IDLE_MILLIS = 5_000
+
+interface Stored {
+  readonly metadata: Readonly<Record<string, unknown>> & {
+    readonly name: string
+    readonly uid: string
+    readonly resourceVersion: string
+    readonly labels?: Readonly<Record<string, string>>
+  }
+  readonly data?: Readonly<Record<string, string>>
+  readonly type?: string
+}
+
+interface Listed {
+  readonly kind: string
+  readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
+  readonly items: ReadonlyArray<Stored>
+}
+
+const stored = (body: unknown) => body as Stored
+const listed = (body: unknown) => body as Listed
+const versionOf = (event: WatchEvent) => Number(stored(event.object).metadata.resourceVersion)
+
+let count = 0
+/** Not yet used on any server. */
+const uniqueName = () => `contract-${process.pid}-${Date.now().toString(36)}-${count++}`
+
+export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, E>, { control }: KubernetesWorld<R>) =>
+  it.layer(layer, { excludeTestServices: true })(`KubernetesApi (${name})`, (it) => {
+    const send = (request: KubernetesRequest) => Effect.flatMap(KubernetesApi, (api) => api.request(request))
+
+    const refused = (request: KubernetesRequest) => Effect.flip(send(request))
+
+    /** Gone with the test, whatever holds it. */
+    const forget = (path: string) =>
+      Effect.addFinalizer(() =>
+        send({ method: "PATCH", path, body: { metadata: { finalizers: null } }, contentType: MERGE }).pipe(
+          Effect.andThen(send({ method: "DELETE", path })),
+          Effect.ignore
+        )
+      )
+
+    const create = (
+      body: Readonly<Record<string, unknown>> & {
+        readonly metadata: { readonly name: string; readonly [key: string]: unknown }
+      },
+      collection = SECRETS
+    ): Effect.Effect<Stored, KubernetesApiFailed, KubernetesApi | Scope.Scope> =>
+      Effect.andThen(
+        forget(`${collection}/${body.metadata.name}`),
+        Effect.map(send({ method: "POST", path: collection, body }), stored)
+      )
+
+    const watched = (version: string, selector: string, events: number, path = SECRETS) =>
+      Effect.flatMap(KubernetesApi, (api) =>
+        api
+          .watch(
+            { path, query: { resourceVersion: version, labelSelector: selector, timeoutSeconds: 30 } },
+            IDLE_MILLIS
+          )
+          .pipe(Stream.take(events), Stream.runCollect)
+      )
+
+    it.effect("e: what is created has a uid, a version and a time, and is read back as it is", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const made = yield* create({ metadata: { name, labels: { app: name } }, stringData: { key: "värde" } })
+        assert.match(made.metadata.uid, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u)
+        assert.match(String(made.metadata["creationTimestamp"]), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/u)
+        assert.match(made.metadata.resourceVersion, /^\d+$/u)
+        assert.strictEqual(made.metadata["namespace"], "default")
+        assert.deepStrictEqual([made.type, made.data], ["Opaque", { key: Buffer.from("värde").toString("base64") }])
+        assert.deepStrictEqual(stored(yield* send({ method: "GET", path: `${SECRETS}/${name}` })), made)
+      })
+    )
+
+    it.effect("a generated name begins with what was asked for", () =>
+      Effect.gen(function* () {
+        const generateName = `${uniqueName()}-`
+        const made = stored(yield* send({ method: "POST", path: SECRETS, body: { metadata: { generateName } } }))
+        yield* forget(`${SECRETS}/${made.metadata.name}`)
+        assert.match(made.metadata.name, new RegExp(`^${generateName}[a-z0-9]{5}$`, "u"))
+      })
+    )
+
+    it.effect("e.2: creating twice is AlreadyExists (409)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        yield* create({ metadata: { name } })
+        const error = yield* refused({ method: "POST", path: SECRETS, body: { metadata: { name } } })
+        assert.deepStrictEqual(
+          [error.status, error.reason, error.message, error.method, error.path],
+          [409, "AlreadyExists", `secrets "${name}" already exists`, "POST", SECRETS]
+        )
+        assert.isTrue(error.isAlreadyExists)
+        assert.isFalse(error.isConflict || error.isTransient)
+      })
+    )
+
+    it.effect.each([
+      { method: "GET" as const },
+      { method: "PUT" as const, body: { metadata: { name: "contract-missing" } } },
+      { method: "PATCH" as const, body: { metadata: { labels: { a: "b" } } }, contentType: MERGE },
+      { method: "DELETE" as const }
+    ])("e.2: $method of what is not there is NotFound (404)", (request) =>
+      Effect.gen(function* () {
+        const error = yield* refused({ ...request, path: `${SECRETS}/contract-missing` })
+        assert.deepStrictEqual(
+          [error.status, error.reason, error.message, error.isNotFound],
+          [404, "NotFound", `secrets "contract-missing" not found`, true]
+        )
+      })
+    )
+
+    it.effect.each([
+      { name: "a resource that does not exist", path: `${CORE}/nothings` },
+      { name: "a group that does not exist", path: "/apis/nothing.example.com/v1/nothings" },
+      { name: "a version that does not exist", path: "/apis/apps/v0/daemonsets" }
+    ])("$name is NotFound (404), in other words", ({ path }) =>
+      Effect.gen(function* () {
+        const error = yield* refused({ method: "GET", path })
+        assert.strictEqual(error.status, 404)
+        assert.notInclude(error.message, '"')
+      })
+    )
+
+    it.effect.each([
+      { name: "a name in capitals", metadata: { name: "Contract-Capital" }, field: "metadata.name" },
+      { name: "a name with an underscore", metadata: { name: "contract_underscore" }, field: "metadata.name" },
+      { name: "a name of 254 bytes", metadata: { name: "c".repeat(254) }, field: "metadata.name" },
+      { name: "no name", metadata: {}, field: "metadata.name" },
+      {
+        name: "a label value of 64 bytes",
+        metadata: { name: "contract-label", labels: { app: "v".repeat(64) } },
+        field: "metadata.labels"
+      },
+      {
+        name: "a label value that ends in a dot",
+        metadata: { name: "contract-label", labels: { app: "v." } },
+        field: "metadata.labels"
+      },
+      {
+        name: "a label key with a blank",
+        metadata: { name: "contract-label", labels: { "a b": "v" } },
+        field: "metadata.labels"
+      },
+      {
+        name: "an owner without uid",
+        metadata: {
+          name: "contract-owner",
+          ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: "pod", uid: "" }]
+        },
+        field: "metadata.ownerReferences"
+      }
+    ])("e.2: $name is Invalid (422), and the message names the field", ({ field, metadata }) =>
+      Effect.gen(function* () {
+        const error = yield* refused({ method: "POST", path: SECRETS, body: { metadata } })
+        assert.deepStrictEqual([error.status, error.reason, error.isTransient], [422, "Invalid", false])
+        assert.match(error.message, /^Secret "[^"]*" is invalid: /u)
+        assert.include(error.message, field)
+      })
+    )
+
+    it.effect("a name of 253 bytes and a label value of 63 are valid", () =>
+      Effect.gen(function* () {
+        const name = `${uniqueName()}-`.padEnd(253, "x")
+        const made = yield* create({ metadata: { name, labels: { app: "v".repeat(63) } } })
+        assert.strictEqual(made.metadata.name, name)
+      })
+    )
+
+    it.effect("e.2: a Secret's type cannot be changed (422), and a key of TLS cannot be missing", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        yield* create({ metadata: { name } })
+        const body = { metadata: { name }, type: "example.com/other" }
+        const error = yield* refused({ method: "PUT", path: `${SECRETS}/${name}`, body })
+        assert.deepStrictEqual([error.status, error.reason], [422, "Invalid"])
+        assert.include(error.message, "type: Invalid value")
+        assert.include(error.message, "field is immutable")
+        const tls = { metadata: { name: uniqueName() }, type: "kubernetes.io/tls", stringData: { "tls.crt": "" } }
+        const missing = yield* refused({ method: "POST", path: SECRETS, body: tls })
+        assert.include(missing.message, "data[tls.key]: Required value")
+      })
+    )
+
+    it.effect("an object of another name, namespace or kind than its path is a BadRequest (400)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        yield* create({ metadata: { name } })
+        const rename = yield* refused({ method: "PUT", path, body: { metadata: { name: "contract-other" } } })
+        assert.deepStrictEqual(
+          [rename.status, rename.reason, rename.message],
+          [400, "BadRequest", `the name of the object (contract-other) does not match the name on the URL (${name})`]
+        )
+        for (const body of [
+          { metadata: { name, namespace: "contract-other" } },
+          { apiVersion: "v1", kind: "Pod", metadata: { name } },
+          ["not an object"]
+        ]) {
+          const error = yield* refused({ method: "PUT", path, body })
+          assert.deepStrictEqual([error.status, error.reason], [400, "BadRequest"])
+        }
+      })
+    )
+
+    it.effect("a patch of an unknown media type is refused (415), a method that makes no sense too (405)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        yield* create({ metadata: { name } })
+        const media = yield* refused({ method: "PATCH", path, body: {}, contentType: "text/plain" })
+        assert.deepStrictEqual([media.status, media.reason], [415, "UnsupportedMediaType"])
+        const method = yield* refused({ method: "POST", path, body: { metadata: { name } } })
+        assert.deepStrictEqual([method.status, method.reason], [405, "MethodNotAllowed"])
+      })
+    )
+
+    it.effect("e.2: only the newest version may be replaced: Conflict (409)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const { metadata } = yield* create({ metadata: { name } })
+        const changed = { metadata: { ...metadata, labels: { step: "one" } } }
+        const newer = stored(yield* send({ method: "PUT", path, body: changed }))
+        assert.isAbove(Number(newer.metadata.resourceVersion), Number(metadata.resourceVersion))
+        assert.deepStrictEqual([newer.metadata.uid, newer.metadata.labels], [metadata.uid, { step: "one" }])
+
+        const words = `Operation cannot be fulfilled on secrets "${name}": the object has been modified; please apply your changes to the latest version and try again`
+        const put = yield* refused({
+          method: "PUT",
+          path,
+          body: { metadata: { ...metadata, labels: { step: "two" } } }
+        })
+        assert.deepStrictEqual([put.status, put.reason, put.message], [409, "Conflict", words])
+        assert.isTrue(put.isConflict && !put.isAlreadyExists)
+        const body = { metadata: { resourceVersion: metadata.resourceVersion, labels: { step: "two" } } }
+        const patch = yield* refused({ method: "PATCH", path, body, contentType: MERGE })
+        assert.deepStrictEqual([patch.status, patch.reason], [409, "Conflict"])
+        assert.deepStrictEqual(stored(yield* send({ method: "GET", path })), newer)
+      })
+    )
+
+    it.effect("e: a PUT without a version replaces whatever is there, and what it does not name is gone", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const made = yield* create({ metadata: { name, labels: { old: "yes" } }, stringData: { old: "1" } })
+        const body = { metadata: { name, labels: { new: "yes" } }, type: "Opaque", data: { new: "Mg==" } }
+        const replaced = stored(yield* send({ method: "PUT", path, body }))
+        assert.deepStrictEqual(
+          [replaced.metadata.uid, replaced.metadata.labels, replaced.data],
+          [made.metadata.uid, { new: "yes" }, { new: "Mg==" }]
+        )
+        assert.strictEqual(replaced.metadata["creationTimestamp"], made.metadata["creationTimestamp"])
+      })
+    )
+
+    it.effect("a PUT that changes nothing makes no version and tells no watch", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const made = yield* create({ metadata: { name, labels: { contract: name } }, stringData: { key: "1" } })
+        const body = { type: "Opaque", data: made.data, metadata: { labels: { contract: name }, name } }
+        assert.deepStrictEqual(stored(yield* send({ method: "PUT", path, body })).metadata, made.metadata)
+        assert.deepStrictEqual(stored(yield* send({ method: "PUT", path, body: made })).metadata, made.metadata)
+        yield* send({ method: "DELETE", path })
+        const events = yield* watched(made.metadata.resourceVersion, `contract=${name}`, 1)
+        assert.deepStrictEqual(
+          events.map(({ type }) => type),
+          ["DELETED"]
+        )
+      })
+    )
+
+    it.effect("e: a merge patch sets, replaces lists and takes away by null, and leaves the rest", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const owner = (uid: string) => ({ apiVersion: "example.com/v1", kind: "Thing", name: "thing", uid })
+        const made = yield* create({
+          metadata: { name, labels: { keep: "1", drop: "2" }, ownerReferences: [owner("a"), owner("b")] },
+          stringData: { key: "1" }
+        })
+        const { resourceVersion } = made.metadata
+        const body = { metadata: { resourceVersion, labels: { drop: null, add: "3" }, ownerReferences: [owner("c")] } }
+        const patched = stored(yield* send({ method: "PATCH", path, body, contentType: MERGE }))
+        assert.deepStrictEqual(
+          [patched.metadata.labels, patched.metadata["ownerReferences"], patched.data],
+          [{ keep: "1", add: "3" }, [owner("c")], made.data]
+        )
+      })
+    )
+
+    it.effect("DELETE asks for the uid and version that it is told to", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const { metadata } = yield* create({ metadata: { name } })
+        const options = (preconditions: object) => ({ apiVersion: "v1", kind: "DeleteOptions", preconditions })
+        for (const preconditions of [{ uid: "00000000-0000-4000-8000-000000000000" }, { resourceVersion: "1" }]) {
+          const error = yield* refused({ method: "DELETE", path, body: options(preconditions) })
+          assert.deepStrictEqual([error.status, error.reason], [409, "Conflict"])
+          assert.include(error.message, "Precondition failed")
+        }
+        const { resourceVersion, uid } = metadata
+        yield* send({ method: "DELETE", path, body: options({ uid, resourceVersion }) })
+        assert.isTrue((yield* refused({ method: "GET", path })).isNotFound)
+      })
+    )
+
+    it.effect("an object with finalizers is marked, and goes with its last one", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const selector = `contract=${name}`
+        const finalizers = ["example.com/contract"]
+        const made = yield* create({ metadata: { name, labels: { contract: name }, finalizers } })
+        yield* send({ method: "DELETE", path })
+        const marked = stored(yield* send({ method: "GET", path }))
+        assert.isString(marked.metadata["deletionTimestamp"])
+        yield* send({ method: "DELETE", path })
+        yield* send({ method: "PATCH", path, body: { metadata: { finalizers: null } }, contentType: MERGE })
+        assert.isTrue((yield* refused({ method: "GET", path })).isNotFound)
+        const events = yield* watched(made.metadata.resourceVersion, selector, 2)
+        assert.deepStrictEqual(
+          events.map(({ type }) => type),
+          ["MODIFIED", "DELETED"]
+        )
+      })
+    )
+
+    it.effect("pages of a list are of one snapshot, in the order of names", () =>
+      Effect.gen(function* () {
+        const prefix = uniqueName()
+        const labelSelector = `contract=${prefix}`
+        const make = (suffix: string) =>
+          create({ metadata: { name: `${prefix}-${suffix}`, labels: { contract: prefix } } })
+        yield* Effect.forEach(["d", "b", "a", "c", "e"], make)
+        const page = (token?: string) =>
+          Effect.map(
+            send({ method: "GET", path: SECRETS, query: { limit: 2, continue: token, labelSelector } }),
+            listed
+          )
+        const first = yield* page()
+        yield* make("bb")
+        yield* send({ method: "DELETE", path: `${SECRETS}/${prefix}-e` })
+        const second = yield* page(first.metadata.continue)
+        const third = yield* page(second.metadata.continue)
+        const names = [first, second, third].map(({ items }) => items.map((item) => item.metadata.name.at(-1)))
+        assert.deepStrictEqual(names, [["a", "b"], ["c", "d"], ["e"]])
+        assert.strictEqual(third.metadata.continue ?? "", "")
+        assert.deepStrictEqual(
+          [second.metadata.resourceVersion, third.metadata.resourceVersion, first.kind],
+          [first.metadata.resourceVersion, first.metadata.resourceVersion, "SecretList"]
+        )
+        const events = yield* watched(first.metadata.resourceVersion, labelSelector, 2)
+        assert.deepStrictEqual(
+          events.map(({ object, type }) => [type, stored(object).metadata.name]),
+          [
+            ["ADDED", `${prefix}-bb`],
+            ["DELETED", `${prefix}-e`]
+          ]
+        )
+      })
+    )
+
+    it.effect("selectors choose by labels and fields, in one namespace or all", () =>
+      Effect.gen(function* () {
+        const prefix = uniqueName()
+        const labels = { contract: prefix }
+        yield* create({ metadata: { name: `${prefix}-a`, labels: { ...labels, tier: "one" } } })
+        yield* create({ metadata: { name: `${prefix}-b`, labels: { ...labels, tier: "two" } }, type: "example.com/b" })
+        yield* create({ metadata: { name: `${prefix}-c`, labels } })
+        const mine = `contract=${prefix}`
+        for (const { expected, path = SECRETS, query } of [
+          { query: { labelSelector: mine }, expected: "abc" },
+          { query: { labelSelector: mine }, path: "/api/v1/secrets", expected: "abc" },
+          { query: { labelSelector: `contract==${prefix},tier=one` }, expected: "a" },
+          { query: { labelSelector: `${mine},tier!=one` }, expected: "bc" },
+          { query: { labelSelector: `${mine},tier` }, expected: "ab" },
+          { query: { labelSelector: `${mine},!tier` }, expected: "c" },
+          { query: { labelSelector: `${mine},tier in (two, three)` }, expected: "b" },
+          { query: { labelSelector: `tier notin (two, three),${mine}` }, expected: "ac" },
+          { query: { fieldSelector: `metadata.name=${prefix}-b` }, expected: "b" },
+          { query: { labelSelector: mine, fieldSelector: "type=example.com/b" }, expected: "b" },
+          { query: { labelSelector: mine, fieldSelector: "metadata.namespace!=default" }, expected: "" },
+          { query: { labelSelector: mine }, path: "/api/v1/namespaces/contract-none/secrets", expected: "" }
+        ]) {
+          const { items } = listed(yield* send({ method: "GET", path, query }))
+          const found = (items ?? []).map((item) => item.metadata.name.at(-1)).join("")
+          assert.strictEqual(found, expected, JSON.stringify({ path, query }))
+        }
+        for (const query of [{ fieldSelector: "spec.color=red" }, { labelSelector: "a==b==c" }]) {
+          const error = yield* refused({ method: "GET", path: SECRETS, query })
+          assert.deepStrictEqual([error.status, error.reason], [400, "BadRequest"], JSON.stringify(query))
+        }
+      })
+    )
+
+    it.effect("a watch tells what happened since a version, in order, and goes on from any of them", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const labels = { contract: name }
+        const { metadata } = listed(yield* send({ method: "GET", path: SECRETS, query: { limit: 1 } }))
+        yield* create({ metadata: { name, labels } })
+        yield* send({ method: "PATCH", path, body: { data: { n: "MQ==" } }, contentType: MERGE })
+        const replayed = yield* watched(metadata.resourceVersion, `contract=${name}`, 2)
+        assert.deepStrictEqual(
+          replayed.map(({ type }) => type),
+          ["ADDED", "MODIFIED"]
+        )
+        const fiber = yield* Effect.forkChild(watched(String(versionOf(replayed[0]!)), `contract=${name}`, 3))
+        yield* send({ method: "PATCH", path, body: { data: { n: "Mg==" } }, contentType: MERGE })
+        yield* send({ method: "DELETE", path })
+        const resumed = yield* Fiber.join(fiber)
+        assert.deepStrictEqual(
+          resumed.map(({ object, type }) => [type, stored(object).data]),
+          [
+            ["MODIFIED", { n: "MQ==" }],
+            ["MODIFIED", { n: "Mg==" }],
+            ["DELETED", { n: "Mg==" }]
+          ]
+        )
+        const versions = [...replayed.slice(0, 1), ...resumed].map(versionOf)
+        assert.deepStrictEqual(
+          versions,
+          [...new Set(versions)].sort((a, b) => a - b)
+        )
+      })
+    )
+
+    it.effect("a watch without a version begins with what is there", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const made = yield* create({ metadata: { name, labels: { contract: name } } })
+        const events = yield* watched("0", `contract=${name}`, 1)
+        assert.deepStrictEqual(
+          events.map(({ object, type }) => [type, stored(object).metadata.uid]),
+          [["ADDED", made.metadata.uid]]
+        )
+      })
+    )
+
+    it.effect("an object that comes into a selection is ADDED to it, and one that leaves is DELETED", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const { metadata } = yield* create({ metadata: { name, labels: { contract: name } } })
+        const label = (chosen: string | null) =>
+          send({ method: "PATCH", path, body: { metadata: { labels: { chosen } } }, contentType: MERGE })
+        yield* label("yes")
+        yield* label(null)
+        const events = yield* watched(metadata.resourceVersion, `contract=${name},chosen=yes`, 2)
+        assert.deepStrictEqual(
+          events.map(({ type }) => type),
+          ["ADDED", "DELETED"]
+        )
+      })
+    )
+
+    it.effect("a watch ends after its timeoutSeconds, and is Idle after less", () =>
+      Effect.gen(function* () {
+        const api = yield* KubernetesApi
+        const { metadata } = listed(yield* send({ method: "GET", path: SECRETS, query: { limit: 1 } }))
+        const { resourceVersion } = metadata
+        const query = { resourceVersion, timeoutSeconds: 1, labelSelector: "contract=nobody" }
+        assert.deepStrictEqual(yield* api.watch({ path: SECRETS, query }, 20_000).pipe(Stream.runCollect), [])
+        const idle = yield* api.watch({ path: SECRETS, query }, 100).pipe(Stream.runCollect, Effect.flip)
+        assert.deepStrictEqual([idle.status, idle.reason, idle.isTransient, idle.path], [0, "Idle", true, SECRETS])
+      })
+    )
+
+    const why = typeof control === "string" ? ` (${control})` : ""
+    const controlled = (
+      title: string,
+      test: (
+        memory: MemoryKubernetes["Service"],
+        api: KubernetesApi["Service"]
+      ) => Effect.Effect<void, unknown, KubernetesApi | Scope.Scope>
+    ) =>
+      it.effect.skipIf(typeof control === "string")(`${title}${why}`, () =>
+        Effect.gen(function* () {
+          if (typeof control === "string") return
+          yield* test(yield* control, yield* KubernetesApi)
+        })
+      )
+
+    /** Waits until a watch of the resource is open. */
+    const opened = (memory: MemoryKubernetes["Service"], resource: string) =>
+      Effect.gen(function* () {
+        while ((yield* memory.openWatches(resource)) === 0) yield* Effect.sleep(5)
+      }).pipe(Effect.timeout("5 seconds"), Effect.orDie)
+
+    controlled("a bookmark tells the newest version to those who asked for it", (memory, api) =>
+      Effect.gen(function* () {
+        const path = `${CORE}/configmaps`
+        const name = uniqueName()
+        const first = listed(yield* send({ method: "GET", path }))
+        const query = { resourceVersion: first.metadata.resourceVersion, allowWatchBookmarks: true }
+        const fiber = yield* Effect.forkChild(
+          api.watch({ path, query }, IDLE_MILLIS).pipe(Stream.take(1), Stream.runCollect)
+        )
+        yield* opened(memory, "configmaps")
+        const made = yield* create({ metadata: { name } })
+        yield* memory.bookmark
+        const [event] = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([event?.type, versionOf(event!)], ["BOOKMARK", Number(made.metadata.resourceVersion)])
+      })
+    )
+
+    controlled("e.2: a version that is not kept any more is 410, as event and as status", (memory, api) =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const made = yield* create({ metadata: { name } })
+        yield* send({ method: "DELETE", path: `${SECRETS}/${name}` })
+        yield* memory.compact
+        const watch = api.watch(
+          { path: SECRETS, query: { resourceVersion: made.metadata.resourceVersion } },
+          IDLE_MILLIS
+        )
+        const events = yield* Stream.runCollect(watch)
+        assert.deepStrictEqual(
+          events.map(({ object, type }) => {
+            const { code, kind, reason } = object as { code: number; kind: string; reason: string }
+            return [type, kind, code, reason]
+          }),
+          [["ERROR", "Status", 410, "Expired"]]
+        )
+        yield* memory.setExpiredAs("status")
+        const error = yield* Effect.flip(Stream.runCollect(watch)).pipe(Effect.ensuring(memory.setExpiredAs("event")))
+        assert.deepStrictEqual([error.status, error.reason, error.isGone], [410, "Expired", true])
+        assert.match(error.message, /^too old resource version: \d+ \(\d+\)$/u)
+      })
+    )
+
+    controlled("the next page of a list that is not kept any more is 410", (memory) =>
+      Effect.gen(function* () {
+        for (const _ of [1, 2, 3]) yield* create({ metadata: { name: uniqueName() } })
+        const first = listed(yield* send({ method: "GET", path: SECRETS, query: { limit: 1 } }))
+        yield* memory.compact
+        const query = { limit: 1, continue: first.metadata.continue }
+        const error = yield* refused({ method: "GET", path: SECRETS, query })
+        assert.deepStrictEqual([error.status, error.reason, error.isGone], [410, "Expired", true])
+      })
+    )
+
+    controlled("a watch that the server closes ends, and one whose connection breaks fails", (memory, api) =>
+      Effect.gen(function* () {
+        const path = `${CORE}/serviceaccounts`
+        const watch = Stream.runCollect(api.watch({ path, query: {} }, IDLE_MILLIS))
+        const closed = yield* Effect.forkChild(watch)
+        yield* opened(memory, "serviceaccounts")
+        assert.strictEqual(yield* memory.dropWatches("close"), 1)
+        assert.deepStrictEqual(yield* Fiber.join(closed), [])
+        const broken = yield* Effect.forkChild(Effect.flip(watch))
+        yield* opened(memory, "serviceaccounts")
+        assert.strictEqual(yield* memory.dropWatches("error"), 1)
+        const error = yield* Fiber.join(broken)
+        assert.deepStrictEqual([error.status, error.reason, error.isTransient], [0, "Network", true])
+      })
+    )
+
+    controlled("leaving a watch closes it at the server", (memory, api) =>
+      Effect.gen(function* () {
+        const path = `${CORE}/serviceaccounts`
+        const fiber = yield* Effect.forkChild(Stream.runDrain(api.watch({ path, query: {} }, IDLE_MILLIS)))
+        yield* opened(memory, "serviceaccounts")
+        yield* Fiber.interrupt(fiber)
+        yield* Effect.gen(function* () {
+          while ((yield* memory.openWatches()) > 0) yield* Effect.sleep(5)
+        }).pipe(Effect.timeout("5 seconds"), Effect.orDie)
+      })
+    )
+
+    controlled("an answer may be lost after the request took effect", (memory) =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const failure = { status: 0, reason: "Network" }
+        yield* memory.failNext(({ method }) => method === "POST", failure, { applied: true })
+        const error = yield* Effect.flip(create({ metadata: { name } }))
+        // On a kept connection it is sent again, and finds itself.
+        assert.include(["Network", "AlreadyExists"], error.reason)
+        assert.strictEqual(stored(yield* send({ method: "GET", path: `${SECRETS}/${name}` })).metadata.name, name)
+      })
+    )
+
+    controlled("a failure comes with the server's words, its code and how long to wait", (memory) =>
+      Effect.gen(function* () {
+        const failure = { status: 429, reason: "TooManyRequests", detail: "slow down", retryAfterSeconds: 7 }
+        yield* memory.failNext(({ resource }) => resource === "secrets", failure, { applied: false })
+        const error = yield* refused({ method: "GET", path: SECRETS })
+        assert.deepStrictEqual(
+          [error.status, error.reason, error.message, error.retryAfterSeconds, error.isTransient],
+          [429, "TooManyRequests", "slow down", 7, true]
+        )
+      })
+    )
+
+    controlled("e: custom resources are one store under two versions, and ask for a version on PUT", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const body = (apiVersion: string) => ({
+          apiVersion: `secrets-store.csi.x-k8s.io/${apiVersion}`,
+          kind: "SecretProviderClass",
+          metadata: { name },
+          spec: { provider: "fake" }
+        })
+        const made = yield* create(body("v1"), CLASSES)
+        assert.strictEqual(made.metadata["generation"], 1)
+        const alpha = yield* send({ method: "GET", path: `${CLASSES.replace("/v1/", "/v1alpha1/")}/${name}` })
+        assert.deepStrictEqual<unknown>(alpha, { ...made, apiVersion: "secrets-store.csi.x-k8s.io/v1alpha1" })
+        const error = yield* refused({ method: "GET", path: `${CLASSES}/contract-missing` })
+        assert.strictEqual(
+          error.message,
+          'secretproviderclasses.secrets-store.csi.x-k8s.io "contract-missing" not found'
+        )
+        const status = {
+          apiVersion: "secrets-store.csi.x-k8s.io/v1",
+          kind: "SecretProviderClassPodStatus",
+          metadata: { name },
+          status: { mounted: true }
+        }
+        yield* create(status, STATUSES)
+        const put = yield* refused({ method: "PUT", path: `${STATUSES}/${name}`, body: status })
+        assert.deepStrictEqual([put.status, put.reason], [422, "Invalid"])
+        assert.include(put.message, "metadata.resourceVersion")
+        const { kind: _, ...kindless } = body("v1")
+        const missing = yield* refused({ method: "POST", path: CLASSES, body: kindless })
+        assert.strictEqual(missing.status, 400)
+      })
+    )
+  })
