@@ -9,6 +9,7 @@ export default defineConfig({
     pool: "threads",
     isolate: false,
     testTimeout: 20_000,
+    sequence: { shuffle: { files: true, tests: false } },
     reporters: ["default"],
     projects: [
       {
@@ -17,7 +18,7 @@ export default defineConfig({
           name: "parts",
           include: ["test/**/*.test.ts"],
           exclude: processes,
-          sequence: { shuffle: { files: true, tests: false }, groupOrder: 0 }
+          sequence: { groupOrder: 0 }
         }
       },
       {

@@ -37,6 +37,7 @@ export const attributesOf = (request: MountRequest): Readonly<Record<string, str
 /** Serves until the scope closes. */
 export const serve = (socket: string, first: Respond): Effect.Effect<ScriptedProvider, never, Scope.Scope> =>
   Effect.gen(function* () {
+    const run = Effect.runForkWith(yield* Effect.context<never>())
     const asked: Array<MountRequest> = []
     let respond = first
     let active = 0
@@ -48,7 +49,7 @@ export const serve = (socket: string, first: Respond): Effect.Effect<ScriptedPro
       mount: (call: grpc.ServerUnaryCall<MountRequest, MountResponse>, callback: grpc.sendUnaryData<MountResponse>) => {
         asked.push(call.request)
         active += 1
-        const fiber = Effect.runFork(respond(call.request))
+        const fiber = run(respond(call.request))
         call.on("cancelled", () => fiber.interruptUnsafe())
         fiber.addObserver((exit) => {
           active -= 1
