@@ -23,8 +23,10 @@ const OTHER_TOKEN = "another-token-that-nobody-may-see"
 const PODS = "/api/v1/pods"
 const userAgent = "csi-secrets-store/controller/test"
 
-const openssl = (...args: ReadonlyArray<string>) =>
-  execFileSync("openssl", args, { stdio: ["ignore", "ignore", "pipe"] })
+/** A program of the system, not of a package. */
+const OPENSSL = "openssl"
+
+const openssl = (...args: ReadonlyArray<string>) => execFileSync(OPENSSL, args, { stdio: ["ignore", "ignore", "pipe"] })
 
 const hasOpenssl = (() => {
   try {
