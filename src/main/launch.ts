@@ -63,7 +63,9 @@ const housekeeping = Effect.fnUntraced(function* (config: DriverConfig) {
   yield* Metrics.setBuildInfo(buildInfo.version)
   yield* Effect.forkScoped(
     Effect.repeat(
-      Effect.suspend(() => Metrics.setVolumes(table.all().length)),
+      Effect.suspend(() =>
+        Effect.andThen(Metrics.setVolumes(table.all().length), Metrics.setCallsInFlight(table.busy()))
+      ),
       everyTenSeconds
     )
   )

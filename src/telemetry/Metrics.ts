@@ -56,6 +56,9 @@ const syncSeconds = Metric.histogram("k8s_secret_duration_sec", {
 
 const outcomesTotal = counter("secrets_store_publish_outcomes_total", "Publish calls by what they did", {})
 const volumesNow = Metric.gauge("secrets_store_volumes", { description: "Volumes published on this node" })
+const callsInFlight = Metric.gauge("secrets_store_calls_in_flight", {
+  description: "Volumes that a publish or unpublish call is working on"
+})
 const providerRequestsTotal = counter(
   "secrets_store_provider_requests_total",
   "Mount calls made to providers, by gRPC status code",
@@ -197,6 +200,9 @@ export const secretSynced = Effect.fnUntraced(function* (sync: {
 })
 
 export const setVolumes = (count: number): Effect.Effect<void> => Metric.update(volumesNow, count)
+
+/** What stays above zero on a node at rest is a call that never ends. */
+export const setCallsInFlight = (count: number): Effect.Effect<void> => Metric.update(callsInFlight, count)
 
 export const setBuildInfo = (version: string): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(buildInfo, { version }), 1)
