@@ -48,7 +48,8 @@ type Answer<A> = (error: grpc.ServiceError | null, response: A) => void
 const failed = (error: grpc.ServiceError) =>
   new CsiCallFailed({ grpcCode: grpc.status[error.code], message: error.details })
 
-const call = <A>(
+/** One unary call, which waits for its socket to appear. */
+export const call = <A>(
   start: (metadata: grpc.Metadata, options: grpc.CallOptions, answer: Answer<A>) => grpc.ClientUnaryCall,
   timeoutMillis: number,
   waitForReady = true

@@ -4,8 +4,7 @@
  * and the benchmark. Nothing of it is left when the scope closes.
  */
 import { execFileSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { readFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer, Schedule, type Scope } from "effect"
@@ -25,6 +24,7 @@ export interface DriverOptions {
   /** Added to the workbench's own; the last one of a kind wins. */
   readonly flags?: ReadonlyArray<string>
   readonly environment?: Readonly<Record<string, string>>
+  readonly ownProcessGroup?: boolean
 }
 
 export interface Workbench {
@@ -59,9 +59,12 @@ export interface WorkbenchOptions {
   readonly credentials: "in-cluster" | "kubeconfig"
   /** Of every answer of the Kubernetes API. */
   readonly delayMillis?: number
+  /** That of the driver's program: by it mounts are listed, and taken away at the end. Real ones when absent. */
+  readonly mounter?: Layer.Layer<Mounter>
 }
 
-const openssl = (...args: ReadonlyArray<string>) => execFileSync("openssl", args, { stdio: ["ignore", "ignore", "pipe"] })
+const openssl = (...args: ReadonlyArray<string>) =>
+  execFileSync("openssl", args, { stdio: ["ignore", "ignore", "pipe"] })
 
 /** A certificate for the loopback address, signed by itself. */
 const selfSigned = (directory: string): { readonly key: string; readonly cert: string; readonly certFile: string } => {
@@ -89,7 +92,7 @@ const every50Millis = Schedule.spaced("50 millis")
 /** @errors EndpointFailed when the Kubernetes API cannot be served */
 export const make = (options: WorkbenchOptions): Effect.Effect<Workbench, EndpointFailed, Scope.Scope> =>
   Effect.gen(function* () {
-    const context = yield* Layer.build(Layer.mergeAll(MemoryKubernetes.layer, LinuxMounter.layer))
+    const context = yield* Layer.build(Layer.mergeAll(MemoryKubernetes.layer, options.mounter ?? LinuxMounter.layer))
     return yield* Effect.provideContext(build(options), context)
   })
 
@@ -177,7 +180,8 @@ const build = (options: WorkbenchOptions) =>
           const running = yield* DriverProcess.start({
             entry: options.entry,
             flags: [...flags, ...(driver.flags ?? [])],
-            environment: { ...environment, ...driver.environment }
+            environment: { ...environment, ...driver.environment },
+            ...(driver.ownProcessGroup === undefined ? {} : { ownProcessGroup: driver.ownProcessGroup })
           })
           const died = Effect.flatMap(running.exited, (how) =>
             Effect.fail(new DriverProcess.DriverDied({ message: `the driver ended with ${how}:\n${running.output()}` }))
