@@ -1,0 +1,87 @@
+/**
+ * The real driver, a kubelet, an API server and a scripted provider, for tests of the whole process.
+ */
+import { existsSync, readFileSync } from "node:fs"
+import { createServer } from "node:net"
+import { join } from "node:path"
+import { Data, Effect, Schedule } from "effect"
+import { inject } from "vitest"
+import type { InlineVolume } from "../../layers/development/Kubelet.ts"
+import * as Workbench from "../../layers/development/Workbench.ts"
+import * as ScriptedProvider from "./ScriptedProvider.ts"
+
+export const isRoot = process.getuid?.() === 0
+export const PROVIDER = "scripted"
+export const POD_STATUSES = "secretproviderclasspodstatuses"
+
+/** Test code tells what it measured. */
+export const tell = (line: string): void => console.log(line)
+
+export const volumeOf = (podName: string, more: Partial<InlineVolume> = {}): InlineVolume => ({
+  podName,
+  podNamespace: "default",
+  podUid: `uid-${podName}`,
+  volumeName: "secrets",
+  secretProviderClass: "spc",
+  ...more
+})
+
+/** A world with one class, "spc", whose provider answers with two files. No driver runs yet. */
+export const make = (options: Partial<Workbench.WorkbenchOptions> = {}) =>
+  Effect.gen(function* () {
+    const bench = yield* Workbench.make({ entry: inject("driverEntry"), credentials: "in-cluster", ...options })
+    const provider = yield* ScriptedProvider.serve(join(bench.providersDirectory, `${PROVIDER}.sock`), () =>
+      Effect.succeed(ScriptedProvider.answer({ user: "alice", "tls/key.pem": "a key" }))
+    )
+    yield* bench.putClass("default", "spc", PROVIDER, { objects: "all" })
+    return { bench, provider }
+  })
+
+/** A TCP port that nobody listens on, for now. */
+export const freePort: Effect.Effect<number> = Effect.callback((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+const fetched = async (url: string) => {
+  const response = await fetch(url)
+  return { status: response.status, body: await response.text() }
+}
+
+export const get = (url: string) => Effect.promise(() => fetched(url))
+
+/** The value of the one series whose line begins with this; undefined when there is none. */
+export const valueOf = (metrics: string, series: string, ...labels: ReadonlyArray<string>): number | undefined => {
+  const line = metrics
+    .split("\n")
+    .find(
+      (it) => it.startsWith(series) && /^[ {]/u.test(it.slice(series.length)) && labels.every((l) => it.includes(l))
+    )
+  return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(" ") + 1))
+}
+
+/** The kernel's line for a mount point, in parts. */
+export const mountsAt = (target: string) =>
+  readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .filter((line) => line.split(" ")[4] === target)
+    .map((line) => {
+      const [left = "", right = ""] = line.split(" - ")
+      const [fstype = "", , superOptions = ""] = right.split(" ")
+      return { fstype, options: left.split(" ")[5]!.split(","), superOptions: superOptions.split(",") }
+    })
+
+export const isGone = (target: string): boolean => !existsSync(target) && mountsAt(target).length === 0
+
+class NotYet extends Data.TaggedError("NotYet")<{ readonly message: string }> {}
+
+/** Looks again and again until it is so; dies with what was last seen. */
+export const eventually = <A>(look: () => A, isSo: (seen: A) => boolean, seconds = 20): Effect.Effect<A> =>
+  Effect.suspend(() => {
+    const seen = look()
+    return isSo(seen) ? Effect.succeed(seen) : Effect.fail(new NotYet({ message: `still ${JSON.stringify(seen)}` }))
+  }).pipe(Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: seconds * 20 }))), Effect.orDie)
