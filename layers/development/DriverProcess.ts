@@ -36,6 +36,8 @@ export const start = (options: {
   readonly entry: string
   readonly flags: ReadonlyArray<string>
   readonly environment: Readonly<Record<string, string>>
+  /** Out of reach of the Ctrl-C that is meant for whoever started it. */
+  readonly ownProcessGroup?: boolean
 }): Effect.Effect<DriverProcess, DriverDied, Scope.Scope> =>
   Effect.gen(function* () {
     let output = ""
@@ -45,6 +47,7 @@ export const start = (options: {
       Effect.sync(() =>
         spawn(process.execPath, [...NODE_FLAGS, options.entry, ...options.flags], {
           stdio: ["ignore", "pipe", "pipe"],
+          detached: options.ownProcessGroup ?? false,
           env: { PATH: process.env["PATH"] ?? "", ...NODE_ENVIRONMENT, ...options.environment }
         })
       ),
