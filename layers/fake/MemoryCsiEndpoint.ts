@@ -81,6 +81,13 @@ const answerOf = <A>(exit: Exit.Exit<A, CsiStatus>): Effect.Effect<A, CsiStatus>
     : new CsiStatus({ grpcCode: "INTERNAL", details: "internal error" })
 }
 
+/** Unlike `Fiber.join`: whoever leaves interrupts the handler, and does not wait for it to clean up. */
+const answerFrom = <A>(fiber: Fiber.Fiber<A, CsiStatus>): Effect.Effect<A, CsiStatus> =>
+  Effect.callback<A, CsiStatus>((resume) => {
+    fiber.addObserver((exit) => resume(answerOf(exit)))
+    return Effect.sync(() => fiber.interruptUnsafe())
+  })
+
 const expired = new CsiStatus({ grpcCode: "DEADLINE_EXCEEDED", details: "Deadline exceeded" })
 
 /** The caller's side survives the driver: whoever keeps the context can serve again after a kill. */
@@ -109,11 +116,7 @@ export const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint
         server.underWay.delete(fiber)
         if (server.closing && server.underWay.size === 0) Deferred.doneUnsafe(server.drained, Effect.void)
       })
-      // Not `Fiber.join`: whoever leaves does not wait for the handler to clean up.
-      const answered = Effect.callback<Exit.Exit<Effect.Success<typeof fiber>, CsiStatus>>((resume) => {
-        fiber.addObserver((exit) => resume(Effect.succeed(exit)))
-        return Effect.sync(() => fiber.interruptUnsafe())
-      }).pipe(Effect.flatMap((exit) => answerOf(exit)))
+      const answered = answerFrom(fiber)
       if (deadlineMillis === Number.POSITIVE_INFINITY) return yield* answered
       return yield* Effect.timeoutOrElse(answered, {
         duration: deadlineMillis - now,
