@@ -1,0 +1,363 @@
+/**
+ * What the demo shows, step by step. Each step does one thing, compares what came of it with what has to come of it, and
+ * answers with the lines that a person wants to see.
+ */
+import { writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { Effect, Schedule, Schema } from "effect"
+import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
+import { register } from "../../../layers/development/KubeletRegistration.ts"
+import { NODE_NAME } from "../../../layers/development/Workbench.ts"
+import { parseMountInfo } from "../../../layers/real/LinuxMounter.ts"
+import { KubernetesApi } from "../../ports/KubernetesApi.ts"
+import * as Resource from "../../reconciler/Resource.ts"
+import { holds, present, same, Unexpected } from "./Check.ts"
+import * as Files from "./Files.ts"
+import { get } from "./Http.ts"
+import { linesOf, valueOf } from "./MetricsPage.ts"
+import {
+  CLASS,
+  DRIVER_NAME,
+  MODES,
+  NAMESPACE,
+  PARAMETERS,
+  PROVIDER,
+  ROTATION_MILLIS,
+  SECRETS,
+  type Stage,
+  VOLUME
+} from "./Stage.ts"
+
+interface StepFailure {
+  readonly _tag: string
+  readonly message: string
+}
+
+export interface Step {
+  readonly title: string
+  readonly run: (stage: Stage) => Effect.Effect<ReadonlyArray<string>, StepFailure>
+}
+
+/** For what happens soon, but not at once. */
+const soon = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(60)])
+
+const ROTATED = { ...SECRETS, password: "Tr0ub4dor&3" }
+
+const WITHOUT_CLASS: InlineVolume = {
+  ...VOLUME,
+  podName: "lost-0",
+  podUid: "1b1f6a0e-0a57-4b7c-8f4e-2f6d5f0c9d22",
+  secretProviderClass: "no-such-class"
+}
+const WITHOUT_PROVIDER: InlineVolume = {
+  ...VOLUME,
+  podName: "early-0",
+  podUid: "2c2e7b1f-1b68-4c8d-9a5f-3a7e6a1dae33",
+  secretProviderClass: "vault-secrets"
+}
+
+// ---- looking
+
+const podStatusName = `${VOLUME.podName}-${NAMESPACE}-${CLASS}`
+
+const onKubernetes = <A, E>(stage: Stage, request: Effect.Effect<A, E, KubernetesApi>): Effect.Effect<A, E> =>
+  Effect.provideService(request, KubernetesApi, stage.api)
+
+const readStatus = (stage: Stage) => onKubernetes(stage, Resource.get(Resource.podStatuses, NAMESPACE, podStatusName))
+
+const versionsIn = (status: Effect.Success<ReturnType<typeof readStatus>>): Readonly<Record<string, string>> =>
+  Object.fromEntries((status.status?.objects ?? []).map(({ id = "", version = "" }) => [id, version]))
+
+const contentsOf = (files: ReadonlyArray<Files.SeenFile>): Readonly<Record<string, string>> =>
+  Object.fromEntries(files.map(({ content, name }) => [name, content]))
+
+const showFiles = (files: ReadonlyArray<Files.SeenFile>): ReadonlyArray<string> =>
+  files.map(({ content, link, mode, name }) => `${mode}  ${name} -> ${link ?? "(a file)"}: ${JSON.stringify(content)}`)
+
+const EventList = Schema.Struct({
+  items: Schema.Array(
+    Schema.Struct({
+      reason: Schema.String,
+      message: Schema.String,
+      involvedObject: Schema.Struct({ name: Schema.String })
+    })
+  )
+})
+
+/** The driver writes Events after it has answered. */
+const eventFor = (stage: Stage, podName: string) =>
+  stage.api.request({ method: "GET", path: Resource.pathOf(Resource.events, NAMESPACE) }).pipe(
+    Effect.flatMap(Schema.decodeUnknownEffect(EventList)),
+    Effect.flatMap(({ items }) =>
+      present(
+        `an Event on pod ${podName}`,
+        items.find(({ involvedObject }) => involvedObject.name === podName)
+      )
+    ),
+    Effect.retry(soon)
+  )
+
+/** Everything that could be left of a volume on this node. */
+const leftOf = (stage: Stage, volume: InlineVolume) => {
+  const target = stage.kubelet.targetPath(volume)
+  return { mounts: Files.mountLines(target), directory: Files.below(dirname(target)) }
+}
+const nothing = { mounts: [], directory: [] }
+
+// ---- acting
+
+/** A publish that has to fail: the error as the kubelet would put it into the pod's events. */
+const refused = (stage: Stage, volume: InlineVolume) =>
+  stage.kubelet.publish(volume).pipe(
+    Effect.flip,
+    Effect.mapError(
+      () => new Unexpected({ what: `publishing for pod ${volume.podName}`, expected: "an error", actual: "OK" })
+    )
+  )
+
+const changePassword = (stage: Stage) =>
+  Effect.sync(() => writeFileSync(join(stage.secretsDirectory, "password"), ROTATED.password))
+
+/** Long lines of text, for reading. */
+const wrapped = (text: string): ReadonlyArray<string> =>
+  (text.match(/.{1,100}(?:\s|$)|\S+/gu) ?? []).map((line) => line.trimEnd())
+
+// ---- the steps
+
+const registerDriver = (stage: Stage) =>
+  Effect.gen(function* () {
+    const appeared = Effect.suspend(() => same("a registration socket", Files.isSocket(stage.registrationSocket), true))
+    yield* Effect.retry(appeared, soon)
+    const { info, nodeId } = yield* register(stage.registrationSocket)
+    yield* same("what the plugin says of itself", info, {
+      type: "CSIPlugin",
+      name: DRIVER_NAME,
+      endpoint: stage.socket,
+      supportedVersions: ["1.0.0"]
+    })
+    yield* same("node id", nodeId, NODE_NAME)
+    const { body, status } = yield* get(`${stage.healthUrl}/readyz`)
+    yield* same("/readyz once registered", { status, body }, { status: 200, body: "ok" })
+    return [`${info.type} ${info.name} at ${info.endpoint}`, `node ${nodeId}   /readyz: ${body}`]
+  })
+
+const createObjects = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* stage.putClass(NAMESPACE, CLASS, PROVIDER, PARAMETERS)
+    yield* stage.putClass(NAMESPACE, WITHOUT_PROVIDER.secretProviderClass, "vault", { objects: "password" })
+    for (const { podName, podUid, secretProviderClass } of [VOLUME, WITHOUT_CLASS, WITHOUT_PROVIDER]) {
+      yield* stage.api.request({
+        method: "POST",
+        path: Resource.pathOf(Resource.pods, NAMESPACE),
+        body: {
+          apiVersion: "v1",
+          kind: "Pod",
+          metadata: { name: podName, namespace: NAMESPACE, uid: podUid },
+          spec: {
+            nodeName: NODE_NAME,
+            containers: [{ name: "app", image: "app", volumeMounts: [{ name: "secrets", mountPath: "/secrets" }] }],
+            volumes: [
+              {
+                name: VOLUME.volumeName,
+                csi: { driver: DRIVER_NAME, readOnly: true, volumeAttributes: { secretProviderClass } }
+              }
+            ]
+          }
+        }
+      })
+    }
+    const found = yield* onKubernetes(stage, Resource.get(Resource.secretProviderClasses, NAMESPACE, CLASS))
+    yield* same("the class as stored", found.spec, { provider: PROVIDER, parameters: PARAMETERS })
+    return [
+      `SecretProviderClass ${NAMESPACE}/${CLASS}: provider ${PROVIDER}`,
+      `Pod ${NAMESPACE}/${VOLUME.podName}: volume ${VOLUME.volumeName} of ${DRIVER_NAME}`
+    ]
+  })
+
+const publish = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* same("the target path as the driver answered", yield* stage.kubelet.publish(VOLUME), stage.target)
+    const lines = Files.mountLines(stage.target)
+    if (!stage.mountsAreReal) {
+      yield* same("mounts", lines, [])
+      return [`no tmpfs, but a plain directory: ${stage.target}`]
+    }
+    yield* same("number of mounts at the target path", lines.length, 1)
+    const mount = yield* present("mount", parseMountInfo(lines.join("\n"))[0])
+    yield* same("type of file system", mount.fstype, "tmpfs")
+    yield* same(
+      "mount options",
+      ["nosuid", "nodev", "noexec"].filter((option) => !mount.options.includes(option)),
+      []
+    )
+    yield* same("size is bounded", mount.superOptions.filter((option) => option.startsWith("size=")).length, 1)
+    return lines
+  })
+
+const readFiles = (stage: Stage) =>
+  Effect.gen(function* () {
+    const files = Files.seenBy(stage.target)
+    yield* same("files and their contents", contentsOf(files), SECRETS)
+    yield* same("their modes", Object.fromEntries(files.map(({ mode, name }) => [name, mode])), MODES)
+    yield* same(
+      "links, so that all files change at once",
+      files.map(({ link }) => link),
+      Object.keys(SECRETS).map((name) => `..data/${name}`)
+    )
+    return showFiles(files)
+  })
+
+const readPodStatus = (stage: Stage) =>
+  Effect.gen(function* () {
+    const found = yield* readStatus(stage)
+    const { objects = [], ...rest } = found.status ?? {}
+    yield* same("status of the volume", rest, {
+      podName: VOLUME.podName,
+      secretProviderClassName: CLASS,
+      mounted: true,
+      targetPath: stage.target
+    })
+    yield* same("one version per secret", objects.length, Object.keys(SECRETS).length)
+    yield* same("owned by", found.metadata.ownerReferences, [
+      { apiVersion: "v1", kind: "Pod", name: VOLUME.podName, uid: VOLUME.podUid }
+    ])
+    return [
+      `SecretProviderClassPodStatus ${NAMESPACE}/${podStatusName}, owned by pod ${VOLUME.podName}`,
+      ...Object.entries(rest).map(([field, value]) => `${field}: ${value}`),
+      ...objects.map(({ id, version }) => `object ${id}: version ${version}`)
+    ]
+  })
+
+const republishEarly = (stage: Stage) =>
+  Effect.gen(function* () {
+    const generation = Files.generationOf(stage.target)
+    yield* changePassword(stage)
+    yield* stage.kubelet.publish(VOLUME)
+    const files = Files.seenBy(stage.target)
+    yield* same("contents before the refresh is due", contentsOf(files), SECRETS)
+    yield* same("generation of the files", Files.generationOf(stage.target), generation)
+    return [
+      `the provider's password is now ${JSON.stringify(ROTATED.password)}; a volume is refreshed every ${ROTATION_MILLIS / 1000} s`,
+      ...showFiles(files)
+    ]
+  })
+
+const republishDue = (stage: Stage) =>
+  Effect.gen(function* () {
+    const before = { generation: Files.generationOf(stage.target), versions: versionsIn(yield* readStatus(stage)) }
+    yield* Effect.sleep(ROTATION_MILLIS)
+    yield* stage.kubelet.publish(VOLUME)
+    const files = Files.seenBy(stage.target)
+    yield* same("contents after the refresh", contentsOf(files), ROTATED)
+    const after = { generation: Files.generationOf(stage.target), versions: versionsIn(yield* readStatus(stage)) }
+    yield* same("a generation of its own", after.generation !== before.generation, true)
+    const changed = Object.keys(after.versions).filter((id) => after.versions[id] !== before.versions[id])
+    yield* same("number of new versions in the pod status", changed.length, 1)
+    return [
+      ...showFiles(files),
+      `..data: ${before.generation} -> ${after.generation}`,
+      ...changed.map((id) => `version of ${id}: ${before.versions[id]} -> ${after.versions[id]}`)
+    ]
+  })
+
+const failWithoutClass = (stage: Stage) =>
+  Effect.gen(function* () {
+    const { grpcCode, message } = yield* refused(stage, WITHOUT_CLASS)
+    yield* same("gRPC code", grpcCode, "UNKNOWN")
+    yield* holds("error text", message, `failed to get secretproviderclass ${NAMESPACE}/no-such-class`, "remedy:")
+    yield* same("what is left of the volume", leftOf(stage, WITHOUT_CLASS), nothing)
+    const event = yield* eventFor(stage, WITHOUT_CLASS.podName)
+    yield* holds("the Event", event.message, "no-such-class")
+    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${WITHOUT_CLASS.podName}: ${event.reason}`]
+  })
+
+const failWithoutProvider = (stage: Stage) =>
+  Effect.gen(function* () {
+    const { grpcCode, message } = yield* refused(stage, WITHOUT_PROVIDER)
+    yield* same("gRPC code", grpcCode, "UNKNOWN")
+    yield* holds(
+      "error text",
+      message,
+      'provider not found: provider "vault"',
+      stage.providersDirectory,
+      `${PROVIDER}.sock`,
+      "remedy: install the provider"
+    )
+    yield* same("what is left of the volume", leftOf(stage, WITHOUT_PROVIDER), nothing)
+    const event = yield* eventFor(stage, WITHOUT_PROVIDER.podName)
+    yield* holds("the Event", event.message, "provider not found")
+    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${WITHOUT_PROVIDER.podName}: ${event.reason}`]
+  })
+
+/** What the calls so far have to have counted: series, labels, value. */
+const COUNTS: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, number]> = [
+  ["node_publish_total", { provider: PROVIDER }, 3],
+  ["node_publish_error_total", { error_type: "SecretProviderClassNotFound" }, 1],
+  ["node_publish_error_total", { error_type: "FailedToLookupProviderGRPCClient", provider: "vault" }, 1],
+  ["rotation_reconcile_total", { provider: PROVIDER, rotated: "true" }, 1],
+  ["secrets_store_publish_outcomes_total", { outcome: "mounted", provider: PROVIDER }, 1],
+  ["secrets_store_publish_outcomes_total", { outcome: "not_due", provider: PROVIDER }, 1],
+  ["secrets_store_publish_outcomes_total", { outcome: "refreshed", provider: PROVIDER }, 1],
+  ["secrets_store_provider_requests_total", { grpc_code: "OK", provider: PROVIDER }, 2]
+]
+
+const readMetrics = (stage: Stage) =>
+  Effect.gen(function* () {
+    const { body, status } = yield* get(stage.metricsUrl)
+    yield* same("status of /metrics", status, 200)
+    yield* same(
+      "counted",
+      COUNTS.map(([series, labels]) => [series, labels, valueOf(body, series, labels)]),
+      COUNTS.map((row) => [...row])
+    )
+    yield* same(
+      "secrets on the metrics page",
+      [SECRETS.password, ROTATED.password].filter((secret) => body.includes(secret)),
+      []
+    )
+    return [stage.metricsUrl, ...COUNTS.flatMap(([series, labels]) => linesOf(body, series, labels))]
+  })
+
+const unpublish = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* stage.kubelet.unpublish(VOLUME)
+    yield* same("what is left of the volume", leftOf(stage, VOLUME), nothing)
+    yield* stage.kubelet.unpublish(VOLUME)
+    return ["no mount, no directory; unpublishing once more is no error"]
+  })
+
+const stop = (stage: Stage) =>
+  Effect.gen(function* () {
+    const { driver } = stage
+    yield* driver.kill("SIGTERM")
+    const how = yield* driver.exited.pipe(Effect.timeoutOption("10 seconds"))
+    yield* same("exit code", how._tag === "Some" ? how.value : "still running after 10 s", 0)
+    yield* same("process", Files.isAlive(driver.pid), false)
+    const sockets = [stage.socket, stage.registrationSocket].filter(Files.isSocket)
+    yield* same("sockets", sockets, [])
+    yield* same(
+      "secrets in the driver's log",
+      [SECRETS.password, ROTATED.password].filter((secret) => driver.output().includes(secret)),
+      []
+    )
+    return ["exit code 0, no process, no socket, no secret in its log"]
+  })
+
+/** Up to here the volume is mounted and the driver runs. */
+export const SHOWING: ReadonlyArray<Step> = [
+  { title: "the kubelet finds the driver's registration socket and registers it", run: registerDriver },
+  { title: "a SecretProviderClass and pods that ask for secrets are created", run: createObjects },
+  { title: "the kubelet publishes the volume of the first pod", run: publish },
+  { title: "the pod sees its secrets as files", run: readFiles },
+  { title: "the pod status says which versions are mounted", run: readPodStatus },
+  { title: "a changed secret is not fetched before it is due", run: republishEarly },
+  { title: "once due, a republish brings the new secret, all files at once", run: republishDue },
+  { title: "a pod that names a missing class is told so, and what to do", run: failWithoutClass },
+  { title: "a pod whose provider is not installed is told where it was looked for", run: failWithoutProvider },
+  { title: "the metrics count all of this", run: readMetrics }
+]
+
+export const ENDING: ReadonlyArray<Step> = [
+  { title: "the kubelet unpublishes the volume, and nothing is left of it", run: unpublish },
+  { title: "the driver stops when told to", run: stop }
+]
