@@ -1,8 +1,8 @@
 /**
  * Providers behind unix sockets: found by name in a list of directories, called over gRPC.
  *
- * A connection is kept as long as the socket that it was made for is still the one to use; a provider that moved to
- * another directory, or was replaced, is found again by the next call (Q23).
+ * A connection is used as long as somebody answers on it. Otherwise the directories are searched again, so that a
+ * provider that moved to another one, or was replaced, is found by the next call (Q23).
  *
  * @source driver v1.6.0, pkg/secrets-store/provider_client.go; reference/driver.md 3.1-3.4, reference/wire.md (b)
  */
@@ -151,6 +151,12 @@ export const layer = ({ directories, maxReceiveBytes }: ProviderSocketsOptions):
         connections.set(provider, connection)
         return connection
       }
+      /** Somebody answers there: then the directories need not be searched. */
+      const connected = (provider: string): Connection | undefined => {
+        const known = connections.get(provider)
+        const state = known?.client.getChannel().getConnectivityState(false)
+        return state === grpc.connectivityState.READY ? known : undefined
+      }
       const checkName = (provider: string) =>
         NAME.test(provider) ? Effect.void : Effect.fail(new ProviderNameInvalid({ provider }))
       const notFound = (provider: string, waitedMillis: number) =>
@@ -159,11 +165,12 @@ export const layer = ({ directories, maxReceiveBytes }: ProviderSocketsOptions):
         )
       const connection = Effect.fnUntraced(function* (provider: string) {
         yield* checkName(provider)
-        const known = connections.get(provider)
+        const ready = connected(provider)
+        if (ready !== undefined) return ready
         const located = yield* find(directories, provider)
         if (located === undefined) return yield* notFound(provider, 0)
         // Looked up again after waiting: parallel first calls share what the first of them has made.
-        const current = connections.get(provider) ?? known
+        const current = connections.get(provider)
         if (current?.path === located.path && current.identity === located.identity) return current
         yield* Effect.logDebug("connecting to provider", { provider, socket: located.path })
         return connect(provider, located)
@@ -172,6 +179,7 @@ export const layer = ({ directories, maxReceiveBytes }: ProviderSocketsOptions):
       return Providers.of({
         locate: Effect.fnUntraced(function* (provider, waitMillis) {
           yield* checkName(provider)
+          if (connected(provider) !== undefined) return
           if ((yield* find(directories, provider)) !== undefined) return
           if (waitMillis <= 0) return yield* notFound(provider, 0)
           yield* Effect.logInfo("waiting for the provider's socket", { provider, waitMillis })

@@ -4,11 +4,11 @@
  * @source reference/driver.md 1.5
  */
 import { writeSync } from "node:fs"
-import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { Cause, Effect, Exit, Layer, Schedule } from "effect"
 import * as CsiSocket from "../../layers/real/CsiSocket.ts"
 import * as KlogLogger from "../../layers/real/KlogLogger.ts"
 import * as KubernetesHttp from "../../layers/real/KubernetesHttp.ts"
+import * as LocalFileSystem from "../../layers/real/LocalFileSystem.ts"
 import * as ManagementHttp from "../../layers/real/ManagementHttp.ts"
 import * as MemoryTrim from "../../layers/real/MemoryTrim.ts"
 import * as PluginRegistrySocket from "../../layers/real/PluginRegistrySocket.ts"
@@ -32,7 +32,7 @@ const everyTenSeconds = Schedule.spaced("10 seconds")
 /** The real world, but for mounting. */
 const ports = (config: DriverConfig) =>
   Layer.mergeAll(
-    NodeFileSystem.layer,
+    LocalFileSystem.layer,
     CsiSocket.layer,
     PluginRegistrySocket.layer,
     ProcessShutdown.layer,

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, FileSystem, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { make, layer as memoryNode } from "../../layers/fake/MemoryNode.ts"
+import * as LocalFileSystem from "../../layers/real/LocalFileSystem.ts"
 import { outcomeOf, type Place, type Step, steps, suite, tree } from "./FileSystemSuite.ts"
 
 const hasPowers = process.getuid?.() === 0 && process.umask() === 0o022
@@ -20,6 +21,7 @@ suite("in memory", memoryNode, { directory, later: TestClock.adjust })
 
 describe.skipIf(!hasPowers)(`on this disk${needs}`, () => {
   suite("Node", NodeFileSystem.layer, { directory, later: () => Effect.void })
+  suite("the driver's", LocalFileSystem.layer, { directory, later: () => Effect.void })
 })
 
 // A few names, so that steps meet each other.
