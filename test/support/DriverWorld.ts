@@ -11,6 +11,7 @@ import * as Workbench from "../../layers/development/Workbench.ts"
 import * as ScriptedProvider from "./ScriptedProvider.ts"
 
 export const isRoot = process.getuid?.() === 0
+export const NODE_NAME = Workbench.NODE_NAME
 export const PROVIDER = "scripted"
 export const POD_STATUSES = "secretproviderclasspodstatuses"
 
@@ -34,6 +35,7 @@ export const make = (options: Partial<Workbench.WorkbenchOptions> = {}) =>
       Effect.succeed(ScriptedProvider.answer({ user: "alice", "tls/key.pem": "a key" }))
     )
     yield* bench.putClass("default", "spc", PROVIDER, { objects: "all" })
+    yield* bench.kubernetes.resetRequests
     return { bench, provider }
   })
 
@@ -80,8 +82,13 @@ export const isGone = (target: string): boolean => !existsSync(target) && mounts
 class NotYet extends Data.TaggedError("NotYet")<{ readonly message: string }> {}
 
 /** Looks again and again until it is so; dies with what was last seen. */
-export const eventually = <A>(look: () => A, isSo: (seen: A) => boolean, seconds = 20): Effect.Effect<A> =>
-  Effect.suspend(() => {
-    const seen = look()
-    return isSo(seen) ? Effect.succeed(seen) : Effect.fail(new NotYet({ message: `still ${JSON.stringify(seen)}` }))
-  }).pipe(Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: seconds * 20 }))), Effect.orDie)
+export const eventually = <A>(
+  look: (() => A) | Effect.Effect<A>,
+  isSo: (seen: A) => boolean,
+  seconds = 20
+): Effect.Effect<A> =>
+  (typeof look === "function" ? Effect.sync(look) : look).pipe(
+    Effect.filterOrFail(isSo, (seen) => new NotYet({ message: `still ${JSON.stringify(seen)}` })),
+    Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: seconds * 20 }))),
+    Effect.orDie
+  )
