@@ -81,14 +81,17 @@ const refuseNul = (path: string) =>
 
 /**
  * At once: the kernel knows the answer for a directory of this node's tmpfs or of its own disk, and a trip to Node's
- * threads would cost twenty times as much, on every publish and unpublish.
+ * threads would cost twenty times as much, on every publish and unpublish. A path that is not there is no exception.
  */
-const look = (call: (path: string) => Stats, path: string) =>
+const look = (
+  call: (path: string, options: { readonly throwIfNoEntry: false }) => Stats | undefined,
+  path: string
+): Effect.Effect<Stats | undefined, SystemCallFailed> =>
   Effect.andThen(
     refuseNul(path),
     Effect.suspend(() => {
       try {
-        return Effect.succeed(call(path))
+        return Effect.succeed(call(path, { throwIfNoEntry: false }))
       } catch (cause) {
         return cause instanceof Error ? Effect.fail(failedIn(cause)) : Effect.die(cause)
       }
@@ -116,11 +119,14 @@ const mountData = ({ gid, mode, sizeBytes }: TmpfsOptions): ReadonlyArray<string
 ]
 
 /** A mount point is on another device than the directory that it is in, as upstream and the kubelet see it. */
-const isMountPoint = Effect.fnUntraced(function* (path: string) {
+const lookAt = Effect.fnUntraced(function* (path: string) {
   const target = yield* look(lstatSync, bare(path))
+  if (target === undefined) return "Missing"
   // The directory it is in may be named by a link.
   const parent = yield* look(statSync, dirname(bare(path)))
-  return { isMountPoint: target.dev !== parent.dev, isDirectory: target.isDirectory() }
+  if (parent === undefined) return "Missing"
+  if (target.dev !== parent.dev) return "MountPoint"
+  return target.isDirectory() ? "Directory" : "Other"
 })
 
 const hasErrno =
@@ -182,8 +188,10 @@ export const layer: Layer.Layer<Mounter> = Layer.effect(
 
     return Mounter.of({
       inspect: (path) =>
-        isMountPoint(path).pipe(
-          Effect.map((target): MountState => (target.isMountPoint ? "Mounted" : "NotMounted")),
+        lookAt(path).pipe(
+          Effect.map(
+            (found): MountState => (found === "Missing" ? found : found === "MountPoint" ? "Mounted" : "NotMounted")
+          ),
           Effect.catchIf(hasErrno("ENOENT"), () => Effect.succeed<MountState>("Missing")),
           Effect.catchIf(hasErrno(...CORRUPTED), () => Effect.succeed<MountState>("Corrupted")),
           failsWith("inspect", path)
@@ -191,10 +199,11 @@ export const layer: Layer.Layer<Mounter> = Layer.effect(
 
       mountTmpfs: Effect.fnUntraced(
         function* (path, options) {
-          const target = yield* isMountPoint(path)
+          const found = yield* lookAt(path)
+          if (found === "Missing") return yield* new SystemCallFailed({ errno: "ENOENT" })
+          if (found === "MountPoint") return yield* new SystemCallFailed({ errno: "EBUSY" })
           // mount(2) would follow a link, and mount where unmount never looks.
-          if (!target.isDirectory) return yield* new SystemCallFailed({ errno: "ENOTDIR" })
-          if (target.isMountPoint) return yield* new SystemCallFailed({ errno: "EBUSY" })
+          if (found === "Other") return yield* new SystemCallFailed({ errno: "ENOTDIR" })
           const data = mountData(options)
           if (!noswap) return yield* mountTmpfs(bare(path), data)
           return yield* mountTmpfs(bare(path), [...data, "noswap"]).pipe(
@@ -220,6 +229,9 @@ export const layer: Layer.Layer<Mounter> = Layer.effect(
               Effect.catchIf(hasErrno("EINVAL", "ENOENT"), () => Effect.succeed(false))
             )
             if (!removed) return
+            // Nearly always the end, and seen sooner than by asking for an error. What cannot be looked at is tried.
+            const left = yield* Effect.orElseSucceed(lookAt(path), () => "MountPoint" as const)
+            if (left !== "MountPoint") return
           }
           return yield* new SystemCallFailed({ errno: "EBUSY" })
         },
