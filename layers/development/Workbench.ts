@@ -18,7 +18,7 @@ import * as DriverProcess from "./DriverProcess.ts"
 import * as Kubelet from "./Kubelet.ts"
 
 export const NODE_NAME = "workbench-node"
-const BEARER = "workbench-token"
+const TOKEN = "workbench-token"
 
 export interface DriverOptions {
   /** Added to the workbench's own; the last one of a kind wins. */
@@ -59,6 +59,8 @@ export interface WorkbenchOptions {
   readonly credentials: "in-cluster" | "kubeconfig"
   /** Of every answer of the Kubernetes API. */
   readonly delayMillis?: number
+  /** The only one that the Kubernetes API lets in; the driver has it. */
+  readonly kubernetesToken?: string
   /** That of the driver's program: by it mounts are listed, and taken away at the end. Real ones when absent. */
   readonly mounter?: Layer.Layer<Mounter>
 }
@@ -77,13 +79,13 @@ const selfSigned = (directory: string): { readonly key: string; readonly cert: s
   return { key: readFileSync(keyFile, "utf8"), cert: readFileSync(certFile, "utf8"), certFile }
 }
 
-const kubeconfigFor = (url: string) =>
+const kubeconfigFor = (url: string, token: string) =>
   JSON.stringify({
     apiVersion: "v1",
     kind: "Config",
     "current-context": "workbench",
     clusters: [{ name: "workbench", cluster: { server: url } }],
-    users: [{ name: "workbench", user: { token: BEARER } }],
+    users: [{ name: "workbench", user: { token } }],
     contexts: [{ name: "workbench", context: { cluster: "workbench", user: "workbench" } }]
   })
 
@@ -121,15 +123,16 @@ const build = (options: WorkbenchOptions) =>
     const serviceAccount = inside("serviceaccount")
     const tls = options.credentials === "in-cluster" ? selfSigned(serviceAccount) : undefined
 
+    const token = options.kubernetesToken ?? TOKEN
     const served = yield* MemoryKubernetesServer.serve({
       ...(tls === undefined ? {} : { tls: { key: tls.key, cert: tls.cert } }),
-      bearerToken: BEARER,
+      bearerToken: token,
       delayMillis: options.delayMillis ?? 0
     })
-    writeFileSync(join(serviceAccount, "token"), BEARER, { mode: 0o600 })
+    writeFileSync(join(serviceAccount, "token"), token, { mode: 0o600 })
     if (tls !== undefined) writeFileSync(join(serviceAccount, "ca.crt"), tls.cert)
     const kubeconfig = join(directory, "kubeconfig")
-    writeFileSync(kubeconfig, kubeconfigFor(served.url), { mode: 0o600 })
+    writeFileSync(kubeconfig, kubeconfigFor(served.url, token), { mode: 0o600 })
     const kubelet = yield* Kubelet.make({ socket, root: kubeletRoot })
 
     const environment =
