@@ -24,7 +24,7 @@ import { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter, type MountState } from "../../src/ports/Mounter.ts"
 
 /** Beside the target, where neither the pod nor the driver's cleaning looks; it outlives the driver, as a mount does. */
-export const MARKER_SUFFIX = ".plain-mount"
+const MARKER_SUFFIX = ".plain-mount"
 
 const bare = (path: string) => path.replace(/(?<=.)\/+$/u, "")
 const markerOf = (path: string) => `${bare(path)}${MARKER_SUFFIX}`
