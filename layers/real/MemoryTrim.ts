@@ -1,8 +1,8 @@
 /**
  * Gives memory back to the system: a full collection, then the allocator's free pages. A driver rests most of the time,
  * and what a burst of mounts needed is otherwise kept for ever. Takes 15 to 35 ms of the only thread, so it happens
- * seldom, and not at all while nothing was done since the last time. Where the collector or `malloc_trim` cannot be
- * had, the other one is used alone.
+ * seldom: in a pause, and not at all while nothing was done since the last time. Where the collector or `malloc_trim`
+ * cannot be had, the other one is used alone.
  */
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -31,8 +31,40 @@ const optional = (part: string, load: () => (() => void) | Promise<() => void>):
     )
   )
 
+export interface TrimState {
+  /** The activity of the last interval. */
+  readonly seen: number | undefined
+  /** The activity at the last trim. */
+  readonly trimmed: number | undefined
+  /** Intervals without a pause since then. */
+  readonly busyIntervals: number
+}
+
+/** A driver that never pauses is trimmed all the same, this seldom. */
+const BUSY_INTERVALS_MAX = 12
+
 /**
- * Trims once after the first interval, then after every interval in which something was done, until the scope closes.
+ * Decides whether to trim at the end of an interval. A collection also throws compiled code away, so it waits for a pause
+ * between bursts.
+ *
+ * @shape  (state, activity) -> { trim, state }
+ * @errors none
+ */
+export const decide = (
+  { busyIntervals, seen, trimmed }: TrimState,
+  activity: number
+): { readonly trim: boolean; readonly state: TrimState } => {
+  if (activity === trimmed) return { trim: false, state: { seen: activity, trimmed, busyIntervals: 0 } }
+  const isBusy = activity !== seen
+  const trim = !isBusy || busyIntervals + 1 >= BUSY_INTERVALS_MAX
+  return trim
+    ? { trim, state: { seen: activity, trimmed: activity, busyIntervals: 0 } }
+    : { trim, state: { seen: activity, trimmed, busyIntervals: busyIntervals + 1 } }
+}
+
+/**
+ * Trims after the first interval in which nothing was done, counted from the start or from the last thing done, until the
+ * scope closes.
  *
  * @shape  ({ intervalMillis, activity }) -> Effect<void>, which returns at once
  * @units  milliseconds; 0 is never. `activity` is any number that changes when the driver works
@@ -43,15 +75,15 @@ export const trimPeriodically = Effect.fnUntraced(function* (options: {
   readonly activity: Effect.Effect<number>
 }): Effect.fn.Return<void, never, Scope.Scope> {
   if (options.intervalMillis <= 0) return
-  let trimmedAt: number | undefined
+  let state: TrimState = { seen: undefined, trimmed: undefined, busyIntervals: 0 }
   const parts = yield* Effect.cached(
     Effect.all([optional("gc", loadCollector), optional("malloc_trim", loadMallocTrim)])
   )
   const trimIfActive = Effect.gen(function* () {
-    const activity = yield* options.activity
-    if (activity === trimmedAt) return
+    const decision = decide(state, yield* options.activity)
+    state = decision.state
+    if (!decision.trim) return
     for (const part of yield* parts) yield* part
-    trimmedAt = activity
   })
   yield* Effect.forkScoped(
     Effect.repeat(Effect.delay(trimIfActive, options.intervalMillis), Schedule.forever).pipe(

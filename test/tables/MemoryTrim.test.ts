@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { trimPeriodically } from "../../layers/real/MemoryTrim.ts"
+import { decide, trimPeriodically } from "../../layers/real/MemoryTrim.ts"
 
 describe("memory trimming", () => {
   it.effect("is asked for after every interval, and survives both parts", () =>
@@ -19,6 +19,30 @@ describe("memory trimming", () => {
       }
     }).pipe(Effect.scoped)
   )
+
+  it.each([
+    { name: "a pause after the start", activities: [0, 0], trims: [false, true] },
+    { name: "nothing since the last trim", activities: [0, 0, 0, 0], trims: [false, true, false, false] },
+    {
+      name: "not while it works, then in the pause",
+      activities: [1, 2, 3, 3, 3],
+      trims: [false, false, false, true, false]
+    },
+    { name: "work after a trim, then a pause", activities: [0, 0, 5, 5], trims: [false, true, false, true] },
+    {
+      name: "a driver that never pauses, at the twelfth interval",
+      activities: Array.from({ length: 13 }, (_, index) => index),
+      trims: Array.from({ length: 13 }, (_, index) => index === 11)
+    }
+  ])("decides: $name", ({ activities, trims }) => {
+    let state: Parameters<typeof decide>[0] = { seen: undefined, trimmed: undefined, busyIntervals: 0 }
+    const decided = activities.map((activity) => {
+      const decision = decide(state, activity)
+      state = decision.state
+      return decision.trim
+    })
+    assert.deepStrictEqual(decided, trims)
+  })
 
   it.effect("0 is never", () =>
     Effect.gen(function* () {
