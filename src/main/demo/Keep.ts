@@ -16,12 +16,15 @@ const listed = (files: ReadonlyArray<Files.SeenFile>) =>
 export const keep = Effect.fnUntraced(function* (stage: Stage, terminal: Terminal, until: Effect.Effect<void>) {
   yield* terminal.say(
     "",
-    `The volume stays mounted; the kubelet republishes it every second, and it is refreshed every ${ROTATION_MILLIS / 1000} s. Try:`,
-    `  echo -n hunter2 > ${stage.secretsDirectory}/password`,
-    `  ls -la ${stage.target}`,
-    `  cat ${stage.target}/password`,
-    `  curl ${stage.metricsUrl}`,
-    `  curl ${stage.healthUrl}/healthz`,
+    "The volume stays mounted. The kubelet republishes it every second, and it is refreshed every",
+    `${ROTATION_MILLIS / 1000} s. In another terminal:`,
+    "",
+    `  secrets=${stage.secretsDirectory}`,
+    `  volume=${stage.target}`,
+    "",
+    "  echo -n hunter2 > $secrets/password; ls -la $volume; cat $volume/password",
+    `  curl ${stage.healthUrl}/healthz ${stage.metricsUrl}`,
+    "",
     "Ctrl-C unpublishes the volume and cleans up.",
     ""
   )

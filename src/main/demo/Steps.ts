@@ -120,7 +120,7 @@ const changePassword = (stage: Stage) =>
 
 /** Long lines of text, for reading. */
 const wrapped = (text: string): ReadonlyArray<string> =>
-  (text.match(/.{1,100}(?:\s|$)|\S+/gu) ?? []).map((line) => line.trimEnd())
+  (text.match(/.{1,90}(?:\s|$)|\S+/gu) ?? []).map((line) => line.trimEnd())
 
 // ---- the steps
 
