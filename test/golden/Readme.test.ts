@@ -5,6 +5,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
+import { parse } from "yaml"
 import { DRIVER_FLAGS } from "../../src/main/Flags.ts"
 
 const root = new URL("../../", import.meta.url)
@@ -55,6 +56,22 @@ describe("README", () => {
     for (const [name, table] of Object.entries(generated)) {
       assert.strictEqual(between(name).exec(text)?.[2], table, `${name}; UPDATE_GOLDEN=1 rewrites them`)
     }
+  })
+
+  it("its command lines and its DaemonSet use flags that exist", () => {
+    const known = Object.values(DRIVER_FLAGS).flatMap((flags) => flags.map(({ name }) => name))
+    const ofOthers = ["keep", "seed", "max-semi-space-size", "max-old-space-size"]
+    const used = [...readme.matchAll(/(?<![\w-])--([a-z][\w-]*)/gu)].map(([, name]) => name!)
+    assert.deepStrictEqual(
+      [...new Set(used)].filter((name) => !known.includes(name) && !ofOthers.includes(name)),
+      []
+    )
+    const [, manifests = ""] = /```yaml\n(.*?)```/su.exec(readme) ?? []
+    const { containers, volumes } = parse(manifests).spec.template.spec
+    assert.sameMembers(
+      containers[0].volumeMounts.map((mount: { readonly name: string }) => mount.name),
+      volumes.map((volume: { readonly name: string }) => volume.name)
+    )
   })
 
   it("every npm script that it names exists", () => {
