@@ -124,7 +124,7 @@ export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreRe
       return { running, ready: ready.body, version: vendorVersion }
     }),
     ({ ready, running, version }) => [
-      `pid ${running.pid}, version ${version}, run from ${entry.name}, ${Math.round(running.memory().residentMiB)} MiB resident`,
+      `pid ${running.pid}, version ${version}, run from ${entry.name}`,
       `/healthz: ok   /readyz: ${ready}`
     ]
   )
