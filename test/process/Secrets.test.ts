@@ -10,9 +10,14 @@ import * as grpc from "@grpc/grpc-js"
 import { Effect, Fiber } from "effect"
 import { type CsiCallFailed, call, type InlineVolume } from "../../layers/development/Kubelet.ts"
 import type { Workbench } from "../../layers/development/Workbench.ts"
-import { ControllerClient, CreateVolumeRequest, NodeClient, NodeStageVolumeRequest } from "../../proto/gen/csi.ts"
+import {
+  ControllerClient,
+  type CreateVolumeRequest,
+  NodeClient,
+  type NodeStageVolumeRequest
+} from "../../proto/gen/csi.ts"
 import { TOKENS_KEY } from "../../schemas/Csi.ts"
-import { eventually, freePort, get, isRoot, make, POD_STATUSES, PROVIDER, volumeOf } from "../support/DriverWorld.ts"
+import { eventually, freePort, get, isRoot, make, POD_STATUSES, tell, volumeOf } from "../support/DriverWorld.ts"
 import * as ScriptedProvider from "../support/ScriptedProvider.ts"
 
 // ---- marks, and how they are found
@@ -88,7 +93,8 @@ const newMarks = () => ({
   tokenInContext: newMark(),
   tokenInSecrets: newMark(),
   brokenToken: newMark(),
-  publishSecret: newMark()
+  publishSecret: newMark(),
+  apiToken: newMark()
 })
 type Marks = ReturnType<typeof newMarks>
 
@@ -211,7 +217,7 @@ const filesBelow = (directory: string): string =>
 const isGrpcError = (error: grpc.ServiceError | null): error is grpc.ServiceError => error !== null
 
 /** Calls that the kubelet never makes, with secrets in them. */
-const otherCalls = ({ socket }: Workbench, secrets: Readonly<Record<string, string>>, tokens: string) =>
+const otherCalls = ({ socket }: Workbench, secrets: Readonly<Record<string, string>>) =>
   Effect.gen(function* () {
     const address = `unix:${socket}`
     const credentials = grpc.credentials.createInsecure()
@@ -219,9 +225,14 @@ const otherCalls = ({ socket }: Workbench, secrets: Readonly<Record<string, stri
       Effect.sync(() => [new NodeClient(address, credentials), new ControllerClient(address, credentials)] as const),
       (clients) => Effect.sync(() => clients.map((client) => client.close()))
     )
-    const volumeContext = { [TOKENS_KEY]: tokens }
-    const stage = NodeStageVolumeRequest.fromPartial({ volumeId: "v", secrets, volumeContext })
-    const create = CreateVolumeRequest.fromPartial({ name: "v", secrets, parameters: {} })
+    const stage: NodeStageVolumeRequest = {
+      ...{ volumeId: "v", stagingTargetPath: "/somewhere", volumeCapability: undefined },
+      ...{ secrets: { ...secrets }, volumeContext: {}, publishContext: {} }
+    }
+    const create: CreateVolumeRequest = {
+      ...{ name: "v", secrets: { ...secrets }, parameters: {}, mutableParameters: {}, volumeCapabilities: [] },
+      ...{ capacityRange: undefined, volumeContentSource: undefined, accessibilityRequirements: undefined }
+    }
     const noMessage = Buffer.concat([Buffer.from([0x1a, 0x7f]), Buffer.from(secrets["password"]!)])
     const asTheyAre = (message: Buffer) => message
     const raw = Effect.callback<void, CsiCallFailed | string>((resume) => {
@@ -247,9 +258,9 @@ describe.each([
     () =>
       Effect.scoped(
         Effect.gen(function* () {
-          const { bench, provider } = yield* make()
-          const { kubelet, kubernetes } = bench
           const marks = newMarks()
+          const { bench, provider } = yield* make({ kubernetesToken: marks.apiToken })
+          const { kubelet, kubernetes } = bench
           const port = yield* freePort
           const driver = yield* bench.startDriver({
             flags: [
@@ -313,17 +324,18 @@ describe.each([
           yield* fails("writable", kubelet.publish(volume({ readonly: false })))
           yield* fails("no number", kubelet.publish(volume({ volumeMountGroup: "staff" })))
           yield* kubelet.publish(volume({ tokens: marks.brokenToken, secrets: { [TOKENS_KEY]: marks.brokenToken } }))
-          const { create, raw, stage } = yield* otherCalls(bench, tokenInSecrets, tokensWith(marks.tokenInContext))
+          const { create, raw, stage } = yield* otherCalls(bench, tokenInSecrets)
           for (const [name, act] of Object.entries({ stage, create, raw })) yield* fails(name, act)
 
           // An API server that does not do what it should.
           const failing = (failure: (typeof API_FAILURES)[number], resource: string, act: Effect.Effect<unknown>) =>
             Effect.gen(function* () {
-              let fails = true
-              const matches = (request: { readonly resource: string }) => fails && request.resource.startsWith(resource)
+              let isBroken = true
+              const matches = (request: { readonly resource: string }) =>
+                isBroken && request.resource.startsWith(resource)
               for (let times = 0; times < 30; times++) yield* kubernetes.failNext(matches, failure, { applied: false })
               yield* act
-              fails = false
+              isBroken = false
             })
           for (const failure of API_FAILURES) {
             const { reason } = failure
@@ -372,6 +384,7 @@ describe.each([
           assert.include(output, "***stripped***")
           assert.isBelow(output.length, 3_900_000, "the beginning of the output is lost")
 
+          tell(`${said.length} calls failed; ${events.length} events and ${output.length} characters of log searched`)
           const told = {
             output,
             events: JSON.stringify(events),
@@ -380,12 +393,70 @@ describe.each([
             answers: said.join("\n"),
             disk: filesBelow(bench.directory)
           }
-          const everything = { ...marks, apiToken: bench.kubernetesToken }
           for (const [place, text] of Object.entries(told)) {
-            assert.deepStrictEqual(leaksIn(everything, text), [], place)
+            assert.deepStrictEqual(leaksIn(marks, text), [], place)
           }
         })
       ),
     { timeout: 120_000 }
   )
 })
+
+/** Credentials that something is wrong with; every one has the mark in it. */
+const KUBECONFIGS: ReadonlyArray<{ readonly name: string; readonly text: (mark: string) => string }> = [
+  { name: "broken YAML around a token", text: (mark) => `users:\n- name: a\n  user: {token: ${mark}\n clusters: [` },
+  { name: "a token in place of a file", text: (mark) => mark },
+  { name: "a token that is no header", text: (mark) => kubeconfigWith({ token: `${mark}\u0001` }) },
+  { name: "a wrong token", text: (mark) => kubeconfigWith({ token: mark }) },
+  { name: "a password", text: (mark) => kubeconfigWith({ username: "me", password: mark }) },
+  {
+    name: "a key that is none",
+    text: (mark) => {
+      const data = Buffer.from(mark).toString("base64")
+      return kubeconfigWith({ "client-certificate-data": data, "client-key-data": data }, "https://127.0.0.1:1")
+    }
+  },
+  { name: "a password in an address", text: (mark) => kubeconfigWith({}, `https://me:${mark}@127.0.0.1:1`) },
+  {
+    name: "a plugin that fails",
+    text: (mark) =>
+      kubeconfigWith({
+        exec: {
+          apiVersion: "client.authentication.k8s.io/v1",
+          command: "sh",
+          args: ["-c", `echo '{"status":{"token":"${mark}"}'; exit 1`]
+        }
+      })
+  }
+]
+
+const HERE = "the workbench"
+const kubeconfigWith = (user: Readonly<Record<string, unknown>>, server = HERE) =>
+  JSON.stringify({
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": "c",
+    clusters: [{ name: "c", cluster: { server } }],
+    users: [{ name: "u", user }],
+    contexts: [{ name: "c", context: { cluster: "c", user: "u" } }]
+  })
+
+it.live.each(KUBECONFIGS)("S5: no credential leaves a driver that starts with $name", ({ text }) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { bench } = yield* make({ credentials: "kubeconfig" })
+      const mark = newMark()
+      const kubeconfig = join(bench.directory, "kubeconfig")
+      writeFileSync(kubeconfig, text(mark).replaceAll(HERE, bench.kubernetesUrl))
+      const attempt = Effect.gen(function* () {
+        const driver = yield* bench.startDriver({ flags: ["-v=10"] })
+        const failure = yield* Effect.flip(bench.kubelet.publish(volumeOf("web"), 3_000))
+        return `${failure.message}\n${driver.output()}`
+      })
+      // It does not start, and says so, or no volume is published.
+      const told = yield* Effect.catchTag(attempt, "DriverDied", ({ message }) => Effect.succeed(message))
+      assert.isNotEmpty(told)
+      assert.deepStrictEqual(leaksIn({ mark }, told), [])
+    })
+  )
+)
