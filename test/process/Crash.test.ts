@@ -43,6 +43,9 @@ const generationSeen = (target: string): number | undefined => {
   return generations.every((it) => it === generations[0]) ? generations[0] : undefined
 }
 
+/** What lies in a volume when nothing is left of a write that was cut off; "..data" and one generation come first. */
+const TOP_LEVEL = ["..data", "deep", "large", "password", "tls", "user"]
+
 const mountsOf = (targets: ReadonlyArray<string>) => {
   const table = readFileSync("/proc/self/mountinfo", "utf8")
   return targets.map((target) => table.split("\n").filter((line) => line.split(" ")[4] === target).length)
@@ -166,16 +169,23 @@ const node = (name: string, wanted: number) =>
       for (let round = 0; kills < wanted; round++) {
         const volumes = many(String(round))
         const targets = volumes.map(bench.kubelet.targetPath)
+        const rotates = round % 2 === 1
+        const newest = new Map<string, number>()
         const published = (when: string) =>
           Effect.gen(function* () {
             assert.deepStrictEqual(mountsOf(targets), [1, 1, 1, 1], when)
             const statuses = yield* recorded
             for (const target of targets) {
-              assert.isDefined(generationSeen(target), `${when}: not filled: ${target}`)
+              const generation = generationSeen(target)
+              assert.isDefined(generation, `${when}: not filled: ${target}`)
+              assert.isAtLeast(generation, newest.get(target) ?? 0, `${when}: went back: ${target}`)
+              newest.set(target, generation)
+              // The last call wrote: whatever an earlier one left behind has been cleaned up by it.
+              const names = readdirSync(target).sort()
+              if (rotates) assert.deepStrictEqual(names.slice(1), TOP_LEVEL, `${when}: ${names.join(" ")}`)
               assert.strictEqual(statuses.filter((it) => it.includes(`"${target}"`)).length, 1, `${when}: ${target}`)
             }
           })
-        const rotates = round % 2 === 1
         const flags = rotates ? rotation : []
         yield* disturbed("publish", volumes, flags)
         yield* published(`round ${round}, after publish`)
