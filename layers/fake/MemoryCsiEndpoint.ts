@@ -104,8 +104,10 @@ export const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint
       const now = yield* Clock.currentTimeMillis
       if (deadlineMillis <= now) return yield* expired
       const handler = server.handlers[method]
+      // It begins after the call is counted as under way.
       const fiber = server.fork(
-        Effect.suspend(() => handler(request, { method, deadlineMillis })).pipe(
+        Effect.yieldNow.pipe(
+          Effect.flatMap(() => handler(request, { method, deadlineMillis })),
           Effect.tapCause((cause) =>
             Cause.hasDies(cause) ? Effect.logError("a call ended with a defect", { method, cause }) : Effect.void
           )
