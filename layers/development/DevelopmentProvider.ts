@@ -32,10 +32,11 @@ const POD_UID_KEY = "csi.storage.k8s.io/pod.uid"
 const GRACE_MILLIS = 5_000
 const MODE_DEFAULT = 0o644
 const MODE_MAX = 0o777
+const FORM_CHARACTERS_MAX = 4_096
 /** As many hexadecimal digits of the content's SHA-256 make an object's version. */
 const VERSION_DIGITS = 16
 
-export interface Switches {
+interface Switches {
   /** Mock objects of a pod that has been served before are now others; without effect on a directory's files. */
   readonly rotated: boolean
   /** Comma-separated audiences that a mount has to bring tokens for; empty: none. */
@@ -57,7 +58,7 @@ const INITIALLY: Switches = {
 }
 
 /** Mount calls so far, whatever became of them. */
-export interface Calls {
+interface Calls {
   readonly total: number
   readonly byPodUid: Readonly<Record<string, number>>
 }
@@ -298,7 +299,7 @@ const controlRoutes = (control: Control): Readonly<Record<string, Route>> => {
   }
 }
 
-/** Any method does; values come from the query. Succeeds with the port. */
+/** Any method does; values come from the query or a form. Succeeds with the port. */
 const serveControl = (address: string, control: Control): Effect.Effect<number, EndpointFailed, Scope.Scope> =>
   Effect.gen(function* () {
     const failed = (detail: string) => new EndpointFailed({ endpoint: address, detail })
@@ -308,12 +309,19 @@ const serveControl = (address: string, control: Control): Effect.Effect<number, 
     const server = yield* Effect.acquireRelease(
       Effect.sync(() =>
         createServer((request, response) => {
-          request.resume()
-          const [path = "", query = ""] = (request.url ?? "/").split(/\?(.*)/su)
-          const route = Object.hasOwn(routes, path) ? routes[path] : undefined
-          const body = route?.(new URLSearchParams(query))
-          response.writeHead(route === undefined ? 404 : body === undefined ? 400 : 200)
-          response.end(body ?? "")
+          let form = ""
+          request.setEncoding("utf8").on("data", (chunk: string) => {
+            form += chunk
+            if (form.length > FORM_CHARACTERS_MAX) request.destroy()
+          })
+          request.on("end", () => {
+            const [path = "", query = ""] = (request.url ?? "/").split(/\?(.*)/su)
+            const route = Object.hasOwn(routes, path) ? routes[path] : undefined
+            // As in Go, a value of the form goes before one of the query.
+            const body = route?.(new URLSearchParams(`${form}&${query}`))
+            response.writeHead(route === undefined ? 404 : body === undefined ? 400 : 200)
+            response.end(body ?? "")
+          })
         })
       ),
       (open) =>

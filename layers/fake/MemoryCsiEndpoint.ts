@@ -15,10 +15,10 @@ type Served = Exclude<keyof CsiHandlers, "controllerStub">
 /** All RPCs that a CSI driver's socket knows. */
 export type CsiMethod = Served | ControllerStub
 
-export type RequestOf = { readonly [M in Served]: Parameters<CsiHandlers[M]>[0] } & {
+type RequestOf = { readonly [M in Served]: Parameters<CsiHandlers[M]>[0] } & {
   readonly [M in ControllerStub]: OtherRequest
 }
-export type ResponseOf = { readonly [M in Served]: Effect.Success<ReturnType<CsiHandlers[M]>> } & {
+type ResponseOf = { readonly [M in Served]: Effect.Success<ReturnType<CsiHandlers[M]>> } & {
   readonly [M in ControllerStub]: never
 }
 type ByMethod = {
@@ -90,8 +90,7 @@ const answerFrom = <A>(fiber: Fiber.Fiber<A, CsiStatus>): Effect.Effect<A, CsiSt
 
 const expired = new CsiStatus({ grpcCode: "DEADLINE_EXCEEDED", details: "Deadline exceeded" })
 
-/** The caller's side survives the driver: whoever keeps the context can serve again after a kill. */
-export const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint>> = Effect.sync(() => {
+const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint>> = Effect.sync(() => {
   let current: Server | undefined
 
   const call: Call = (method, request, { deadlineMillis = Number.POSITIVE_INFINITY } = {}) =>
@@ -160,4 +159,5 @@ export const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint
   return Context.make(CsiEndpoint, endpoint).pipe(Context.add(MemoryCsiEndpoint, control))
 })
 
+/** Whoever keeps what this builds can serve again after a kill. */
 export const layer: Layer.Layer<CsiEndpoint | MemoryCsiEndpoint> = Layer.effectContext(make)

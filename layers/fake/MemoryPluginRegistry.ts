@@ -30,7 +30,7 @@ interface Registration extends Offered {
   readonly tell: (status: RegistrationStatus) => Effect.Effect<void>
 }
 
-export const make: Effect.Effect<Context.Context<PluginRegistry | MemoryPluginRegistry>> = Effect.sync(() => {
+const make: Effect.Effect<Context.Context<PluginRegistry | MemoryPluginRegistry>> = Effect.sync(() => {
   const registrations = new Set<Registration>()
   let offers = 0
   let answer: RegistrationStatus | undefined

@@ -44,8 +44,7 @@ interface Installed {
   readonly broken: Deferred.Deferred<never, ProviderCallFailed>
 }
 
-/** Whoever keeps the context keeps the providers, so a driver can be killed and started again among them. */
-export const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect.sync(() => {
+const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect.sync(() => {
   const installed = new Map<string, Installed>()
   const connected = new Set<string>()
   const calls: Array<ProviderCall> = []
@@ -136,4 +135,5 @@ export const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> =
   return Context.make(Providers, providers).pipe(Context.add(MemoryProviders, control))
 })
 
+/** Whoever keeps what this builds keeps the providers, so a driver can be killed and started again among them. */
 export const layer: Layer.Layer<Providers | MemoryProviders> = Layer.effectContext(make)

@@ -2,7 +2,7 @@
  * The development provider, row by row of reference/driver.md 12, over its socket.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
-import { get } from "node:http"
+import { request as send } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
@@ -381,16 +381,17 @@ describe("switches", () => {
     })
   )
 
-  const http = (port: number | undefined, path: string) =>
+  const http = (port: number | undefined, path: string, form = "") =>
     Effect.callback<{ readonly status: number | undefined; readonly body: string }>((resume) => {
-      const request = get({ host: "127.0.0.1", port, path, agent: false }, (response) => {
+      const method = form === "" ? "GET" : "POST"
+      const request = send({ host: "127.0.0.1", port, path, method, agent: false }, (response) => {
         let body = ""
         response.setEncoding("utf8").on("data", (chunk: string) => {
           body += chunk
         })
         response.on("end", () => resume(Effect.succeed({ status: response.statusCode, body })))
       })
-      request.on("error", (error) => resume(Effect.die(error)))
+      request.on("error", (error) => resume(Effect.die(error))).end(form)
     })
 
   it.live("12 HTTP: the same over the control listener", () =>
@@ -417,6 +418,14 @@ describe("switches", () => {
       assert.deepStrictEqual(JSON.parse(body), { total: 1, byPodUid: { "uid-1": 1 } })
       for (const path of ["/rotation", "/validate-token-requests", "/error", "/delay"]) yield* http(controlPort, path)
       assert.deepInclude(switches(), { rotated: false, validateTokensAudience: "", errorCode: "", delayMillis: 0 })
+    })
+  )
+
+  it.live("12 HTTP: a form does as well, and goes before the query", () =>
+    Effect.gen(function* () {
+      const { controlPort, switches } = yield* provider({ controlAddr: "127.0.0.1:0" })
+      assert.strictEqual((yield* http(controlPort, "/rotation?rotated=false", "rotated=true")).status, 200)
+      assert.isTrue(switches().rotated)
     })
   )
 
