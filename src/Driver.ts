@@ -2,7 +2,7 @@
  * The whole node driver, minus the world: serves CSI until it is told to stop, and stays registered with the kubelet
  * if it is asked to register itself. Production, the demo and the simulation run this same value.
  */
-import { Effect, FiberSet, type FileSystem, Layer, Schedule } from "effect"
+import { Effect, FiberSet, type FileSystem, Layer } from "effect"
 import type { DriverConfig } from "../schemas/Config.ts"
 import * as Controller from "./csi/Controller.ts"
 import { Health } from "./csi/Health.ts"
@@ -72,12 +72,9 @@ export const handlers = (config: DriverConfig, version: string) =>
     }
   })
 
-/** Three seconds in total, for calls that were cut off at the end of the grace period to undo what they began. */
-const untilUndone = Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 150 }))
-
 /**
- * Runs until shutdown is requested, then stops accepting calls, lets those under way end within the grace period, and
- * returns.
+ * Runs until shutdown is requested, then stops accepting calls, lets those under way end within the grace period and
+ * those cut off undo what they began, and returns.
  *
  * @errors EndpointFailed when the CSI socket cannot be opened
  */
@@ -85,15 +82,7 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
   const endpoint = yield* CsiEndpoint
   const shutdown = yield* Shutdown
   const health = yield* Health
-  const table = yield* VolumeTable
   const loops = yield* FiberSet.make<never>()
-  // Runs when the endpoint is closed: a process that ended earlier would leave the mount of a publish cut off.
-  yield* Effect.addFinalizer(() =>
-    Effect.repeat(
-      Effect.sync(() => table.busy()),
-      { until: (busy) => busy === 0, schedule: untilUndone }
-    )
-  )
   if (config.kubeletRegistrationPath !== "") health.requireRegistration()
   yield* endpoint.serve(config.endpoint, yield* handlers(config, version), { graceMillis: config.shutdownGraceMillis })
   health.setServing(true)

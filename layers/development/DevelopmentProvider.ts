@@ -24,7 +24,7 @@ import { TOKENS_KEY } from "../../schemas/Csi.ts"
 import { CsiStatus, GRPC_CODES, type GrpcCode } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 import { parseEndpoint, socketPath } from "../../src/csi/Endpoint.ts"
-import { handleUnary, removeStaleSocket, serve as serveGrpc } from "../real/Grpc.ts"
+import { type Handle, serve as serveGrpc } from "../real/Grpc.ts"
 import { parseListenAddress } from "../real/ManagementHttp.ts"
 
 const API_VERSION = "v1alpha1"
@@ -359,7 +359,6 @@ export const serve = (
     }
     const endpoint = parsed.success
     const isUnix = endpoint.scheme.toLowerCase() === "unix"
-    if (isUnix) yield* removeStaleSocket(socketPath(endpoint))
 
     const state: State = { switches: INITIALLY, total: 0, byPodUid: new Map(), seen: new Set() }
     const control: Control = {
@@ -374,7 +373,6 @@ export const serve = (
         ? undefined
         : yield* serveControl(options.controlAddr, control)
 
-    const context = yield* Effect.context<never>()
     const { directory } = options
     const source = directory === undefined ? mockObject : fileObject(directory)
     const version: VersionResponse =
@@ -382,21 +380,19 @@ export const serve = (
         ? { version: API_VERSION, runtimeName: "E2EMockProvider", runtimeVersion: "v0.0.10" }
         : { version: API_VERSION, runtimeName: "DevelopmentProvider", runtimeVersion: "v0.1.0" }
     const rpc =
+      (handle: Handle) =>
       <Request, Response>(
         handler: (request: Request) => Effect.Effect<Response, CsiStatus>
       ): grpc.handleUnaryCall<Request, Response> =>
       (call, callback) =>
-        handleUnary(context, (request: Request) => Effect.andThen(authorized(call.getHost()), handler(request)))(
-          call,
-          callback
-        )
+        handle((request: Request) => Effect.andThen(authorized(call.getHost()), handler(request)))(call, callback)
     yield* serveGrpc({
-      address: isUnix ? `unix:${socketPath(endpoint)}` : endpoint.address,
+      listen: isUnix ? { socket: socketPath(endpoint) } : { address: endpoint.address },
       graceMillis: GRACE_MILLIS,
-      register: (server) =>
+      register: (server, handle) =>
         server.addService(CSIDriverProviderService, {
-          version: rpc<VersionRequest, VersionResponse>(() => Effect.succeed(version)),
-          mount: rpc<MountRequest, MountResponse>((request) => mount(state, source, request))
+          version: rpc(handle)<VersionRequest, VersionResponse>(() => Effect.succeed(version)),
+          mount: rpc(handle)<MountRequest, MountResponse>((request) => mount(state, source, request))
         })
     })
     return { ...control, controlPort }

@@ -4,7 +4,7 @@
  *
  * @source test/contracts/CsiEndpointSuite.ts runs on this and on CsiSocket
  */
-import { Cause, Clock, Context, Deferred, Effect, Exit, type Fiber, Layer, Result } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Result } from "effect"
 import type { ControllerStub, OtherRequest } from "../../schemas/Csi.ts"
 import { CsiStatus } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
@@ -88,6 +88,9 @@ const answerFrom = <A>(fiber: Fiber.Fiber<A, CsiStatus>): Effect.Effect<A, CsiSt
     return Effect.sync(() => fiber.interruptUnsafe())
   })
 
+/** For calls that were cut off to undo what they began. */
+const UNDO_MILLIS = 3_000
+
 const expired = new CsiStatus({ grpcCode: "DEADLINE_EXCEEDED", details: "Deadline exceeded" })
 
 const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint>> = Effect.sync(() => {
@@ -149,7 +152,7 @@ const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint>> = Ef
             if (current === server) current = undefined
             if (server.underWay.size === 0) return
             yield* Effect.timeoutOption(Deferred.await(server.drained), graceMillis)
-            for (const fiber of server.underWay) fiber.interruptUnsafe()
+            yield* Effect.timeoutOption(Fiber.interruptAll(server.underWay), UNDO_MILLIS)
           })
       )
     })

@@ -3,7 +3,6 @@
  *
  * @source driver v1.6.0, pkg/secrets-store/server.go; reference/driver.md 2.1-2.5, reference/wire.md (a)
  */
-import { existsSync, unlinkSync } from "node:fs"
 import * as grpc from "@grpc/grpc-js"
 import { Effect, Layer, Redacted, Result } from "effect"
 import * as Wire from "../../proto/gen/csi.ts"
@@ -19,7 +18,7 @@ import type { CsiStatus } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 import { type Endpoint, parseEndpoint, socketPath } from "../../src/csi/Endpoint.ts"
 import { type CsiCall, CsiEndpoint, type CsiHandlers } from "../../src/ports/CsiEndpoint.ts"
-import { handleUnary, removeStaleSocket, serve, unary } from "./Grpc.ts"
+import { serve, unary } from "./Grpc.ts"
 
 // ---- messages
 
@@ -165,20 +164,14 @@ export const layer: Layer.Layer<CsiEndpoint> = Layer.succeed(
   CsiEndpoint.of({
     serve: Effect.fnUntraced(function* (text, handlers, { graceMillis }) {
       const endpoint = yield* parse(text)
-      // Handlers log, measure and tell the time as whoever serves does.
-      const context = yield* Effect.context<never>()
-      const run: Run = (method, handler) =>
-        handleUnary(context, (request, { deadlineMillis }) => handler(request, { method, deadlineMillis }))
-      if (isUnix(endpoint)) {
-        const path = socketPath(endpoint)
-        yield* removeStaleSocket(path)
-        yield* Effect.addFinalizer(() =>
-          Effect.sync(() => {
-            if (existsSync(path)) unlinkSync(path)
-          })
-        )
-      }
-      yield* serve({ address: addressOf(endpoint), graceMillis, register: (server) => register(server, handlers, run) })
+      yield* serve({
+        listen: isUnix(endpoint) ? { socket: socketPath(endpoint) } : { address: endpoint.address },
+        graceMillis,
+        register: (server, handle) =>
+          register(server, handlers, (method, handler) =>
+            handle((request, { deadlineMillis }) => handler(request, { method, deadlineMillis }))
+          )
+      })
     })
   })
 )

@@ -4,9 +4,10 @@
  * A caller that cancels, or whose deadline passes, interrupts the handler; interrupting a call cancels it on the wire. A
  * failure travels as its status; a defect becomes INTERNAL with constant words, and only the log has its text.
  */
-import { lstatSync, unlinkSync } from "node:fs"
+import { chmodSync, lstatSync, mkdtempSync, renameSync, rmSync, unlinkSync } from "node:fs"
+import { dirname, join } from "node:path"
 import * as grpc from "@grpc/grpc-js"
-import { Cause, Clock, type Context, Data, Effect, Exit, type Scope } from "effect"
+import { Cause, Clock, type Context, Data, Effect, Exit, Fiber, type Scope } from "effect"
 import { type CsiStatus, GRPC_CODES, type GrpcCode } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 
@@ -33,66 +34,121 @@ const answerOf = (cause: Cause.Cause<CsiStatus>): Partial<grpc.StatusObject> => 
     : { code: grpc.status.INTERNAL, details: "internal error" }
 }
 
-/** Runs a handler per call, with the services and references of whoever serves. */
-export const handleUnary = <Request, Response>(
-  context: Context.Context<never>,
+/** What a server does for each call of one method. */
+export type Handle = <Request, Response>(
   handler: (request: Request, call: ServedCall) => Effect.Effect<Response, CsiStatus>
-): grpc.handleUnaryCall<Request, Response> => {
-  const run = Effect.runForkWith(context)
-  return (call, callback) => {
-    const fiber = run(
-      Effect.suspend(() => handler(call.request, { deadlineMillis: deadlineOf(call.getDeadline()) })).pipe(
-        Effect.tapCause((cause) =>
-          Cause.hasDies(cause)
-            ? Effect.logError("a call ended with a defect", { method: call.getPath(), cause })
-            : Effect.void
+) => grpc.handleUnaryCall<Request, Response>
+
+type Calls = Set<Fiber.Fiber<unknown, CsiStatus>>
+
+/** Runs a handler per call, with the services and references of whoever serves. */
+const handlingWith =
+  (context: Context.Context<never>, underWay: Calls): Handle =>
+  (handler) => {
+    const run = Effect.runForkWith(context)
+    return (call, callback) => {
+      const fiber = run(
+        Effect.suspend(() => handler(call.request, { deadlineMillis: deadlineOf(call.getDeadline()) })).pipe(
+          Effect.tapCause((cause) =>
+            Cause.hasDies(cause)
+              ? Effect.logError("a call ended with a defect", { method: call.getPath(), cause })
+              : Effect.void
+          )
         )
       )
-    )
-    call.on("cancelled", () => fiber.interruptUnsafe())
-    fiber.addObserver((exit) => (Exit.isSuccess(exit) ? callback(null, exit.value) : callback(answerOf(exit.cause))))
-  }
-}
-
-/** Removes what an earlier process has left at a socket's path; anything but a socket is somebody else's. */
-export const removeStaleSocket = (path: string): Effect.Effect<void, EndpointFailed> =>
-  Effect.suspend(() => {
-    const found = lstatSync(path, { throwIfNoEntry: false })
-    if (found === undefined) return Effect.void
-    if (!found.isSocket()) {
-      return Effect.fail(new EndpointFailed({ endpoint: path, detail: `${path} exists and is not a socket` }))
+      underWay.add(fiber)
+      call.on("cancelled", () => fiber.interruptUnsafe())
+      fiber.addObserver((exit) => {
+        underWay.delete(fiber)
+        if (Exit.isSuccess(exit)) callback(null, exit.value)
+        else callback(answerOf(exit.cause))
+      })
     }
-    return Effect.try({
-      try: () => unlinkSync(path),
-      catch: (cause) => new EndpointFailed({ endpoint: path, detail: `remove ${path}: ${String(cause)}` })
-    })
+  }
+
+// ---- listening
+
+const failing = (endpoint: string) => (cause: unknown) =>
+  new EndpointFailed({ endpoint, detail: cause instanceof Error ? cause.message : String(cause) })
+
+const bind = (server: grpc.Server, address: string): Effect.Effect<number, EndpointFailed> =>
+  Effect.callback<number, EndpointFailed>((resume) => {
+    server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error, port) =>
+      resume(error === null ? Effect.succeed(port) : Effect.fail(failing(address)(error)))
+    )
   })
 
-/** Takes calls until the scope closes; then calls under way have `graceMillis` to end. */
-export const serve = Effect.fnUntraced(function* (options: {
-  /** In grpc-js's form: "unix:/path" or "host:port". */
-  readonly address: string
-  readonly graceMillis: number
-  readonly register: (server: grpc.Server) => void
-}): Effect.fn.Return<number, EndpointFailed, Scope.Scope> {
-  const server = new grpc.Server()
-  options.register(server)
-  yield* Effect.addFinalizer(() =>
-    Effect.callback<void>((resume) => server.tryShutdown(() => resume(Effect.void))).pipe(
-      Effect.timeoutOption(options.graceMillis),
-      Effect.andThen(Effect.sync(() => server.forceShutdown()))
-    )
-  )
-  return yield* Effect.callback<number, EndpointFailed>((resume) => {
-    server.bindAsync(options.address, grpc.ServerCredentials.createInsecure(), (error, port) =>
-      resume(
-        error === null
-          ? Effect.succeed(port)
-          : Effect.fail(new EndpointFailed({ endpoint: options.address, detail: error.message }))
+/**
+ * Opens a socket next to its place and moves it there, in place of what an earlier process has left.
+ *
+ * It is never there with wider permissions than asked for, nor before it is served: the umask is the whole process's
+ * and stays out of it. Closing a listener unlinks the path that it was opened with, whoever's socket lies there by
+ * then; after the move that is nobody's. For the same reason only our own socket is removed at the end, and before the
+ * server stops, so that nobody finds a socket that is not served. The kubelet overlooks names that start with a dot.
+ */
+const bindSocket = Effect.fnUntraced(function* (server: grpc.Server, path: string, mode: number | undefined) {
+  const attempt = <A>(step: () => A) => Effect.try({ try: step, catch: failing(path) })
+  const found = yield* attempt(() => lstatSync(path, { throwIfNoEntry: false }))
+  if (found !== undefined && !found.isSocket()) {
+    return yield* new EndpointFailed({ endpoint: path, detail: `${path} exists and is not a socket` })
+  }
+  const inode = yield* Effect.acquireUseRelease(
+    attempt(() => mkdtempSync(join(dirname(path), "."))),
+    (hidden) => {
+      const opened = join(hidden, "s")
+      return Effect.andThen(
+        bind(server, `unix:${opened}`),
+        attempt(() => {
+          if (mode !== undefined) chmodSync(opened, mode)
+          renameSync(opened, path)
+          return lstatSync(path).ino
+        })
       )
-    )
-  })
+    },
+    (hidden) => Effect.sync(() => rmSync(hidden, { recursive: true, force: true }))
+  )
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path)
+    })
+  )
 })
+
+/** For calls that were cut off to undo what they began; a process that ends earlier leaves it lying about. */
+const UNDO_MILLIS = 3_000
+
+const stop = (server: grpc.Server, underWay: Calls, graceMillis: number) =>
+  Effect.callback<void>((resume) => server.tryShutdown(() => resume(Effect.void))).pipe(
+    Effect.timeoutOption(graceMillis),
+    Effect.andThen(Effect.suspend(() => Fiber.interruptAll(underWay))),
+    Effect.timeoutOption(graceMillis + UNDO_MILLIS),
+    Effect.andThen(Effect.sync(() => server.forceShutdown()))
+  )
+
+/** Where to listen: a unix socket's path, with its mode if the umask is not to decide; or "host:port". */
+export type Listen = { readonly socket: string; readonly mode?: number } | { readonly address: string }
+
+/**
+ * Takes calls until the scope closes. Then calls under way have `graceMillis` to end, and those that are cut off three
+ * seconds to undo what they began.
+ *
+ * @errors EndpointFailed: what is in the socket's place, or what the system says to listening
+ */
+export const serve = Effect.fnUntraced(function* (options: {
+  readonly listen: Listen
+  readonly graceMillis: number
+  readonly register: (server: grpc.Server, handle: Handle) => void
+}): Effect.fn.Return<void, EndpointFailed, Scope.Scope> {
+  const { graceMillis, listen, register } = options
+  const underWay: Calls = new Set()
+  const server = new grpc.Server()
+  register(server, handlingWith(yield* Effect.context<never>(), underWay))
+  yield* Effect.addFinalizer(() => stop(server, underWay, graceMillis))
+  if ("socket" in listen) yield* bindSocket(server, listen.socket, listen.mode)
+  else yield* bind(server, listen.address)
+})
+
+// ---- calling
 
 /** A call that was answered with another status than OK, or not at all. */
 export class CallFailed extends Data.TaggedError("CallFailed")<{

@@ -374,12 +374,56 @@ export const suite = <R, E>(
       })
     )
 
+    it.effect("1.5 closing lets a call that is cut off undo what it began", () =>
+      Effect.gen(function* () {
+        const started = yield* Deferred.make<void>()
+        let undone = false
+        const undo = Effect.andThen(
+          Effect.sleep(200),
+          Effect.sync(() => {
+            undone = true
+          })
+        )
+        const handler = () =>
+          Effect.onInterrupt(Effect.andThen(Deferred.succeed(started, undefined), Effect.never), () => undo)
+        const { close, endpoint } = yield* servingUntil({ NodePublishVolume: handler }, 50)
+        yield* Effect.forkChild(Effect.flip(call(endpoint, "NodePublishVolume", publishRequest)))
+        yield* Deferred.await(started)
+        yield* close
+        assert.isTrue(undone)
+      })
+    )
+
+    it.effect("1.5 closing does not wait for ever for an undo", () =>
+      Effect.gen(function* () {
+        const started = yield* Deferred.make<void>()
+        const handler = () =>
+          Effect.onInterrupt(Effect.andThen(Deferred.succeed(started, undefined), Effect.never), () => Effect.never)
+        const { close, endpoint } = yield* servingUntil({ NodePublishVolume: handler }, 50)
+        yield* Effect.forkChild(Effect.flip(call(endpoint, "NodePublishVolume", publishRequest)))
+        yield* Deferred.await(started)
+        const begun = yield* Clock.currentTimeMillis
+        yield* Effect.timeout(close, "4500 millis")
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - begun, 2_900)
+      })
+    )
+
     it.effect("an endpoint is served again after its end", () =>
       Effect.gen(function* () {
         const { close, endpoint } = yield* servingUntil({}, 1_000)
         yield* close
         const port = yield* CsiEndpoint
         yield* port.serve(endpoint, { ...handlers, NodeGetInfo: () => Effect.succeed({ nodeId: "second" }) }, GRACE)
+        assert.deepStrictEqual(yield* call(endpoint, "NodeGetInfo", {}), { nodeId: "second" })
+      })
+    )
+
+    it.effect("2.1 whoever ends late leaves its successor in place", () =>
+      Effect.gen(function* () {
+        const { close, endpoint } = yield* servingUntil({}, 1_000)
+        const port = yield* CsiEndpoint
+        yield* port.serve(endpoint, { ...handlers, NodeGetInfo: () => Effect.succeed({ nodeId: "second" }) }, GRACE)
+        yield* close
         assert.deepStrictEqual(yield* call(endpoint, "NodeGetInfo", {}), { nodeId: "second" })
       })
     )
