@@ -3,8 +3,7 @@
  *
  * A volume is a tmpfs: making a link or a small file there takes a few microseconds, and a trip to Node's threads and
  * back ten to fifty times as long; a publish makes a dozen of them. What may take time stays on the threads: contents
- * of more than 64 KiB, directories made with their parents, and removing trees, which is also how the target
- * directories come and go, that lie on the node's disk.
+ * of more than 64 KiB, making directories with their parents, and removing directories.
  */
 import * as fs from "node:fs"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -91,11 +90,14 @@ const override = (node: FileSystem.FileSystem): FileSystem.FileSystem =>
     symlink: (target, path) => atOnce("symlink", target, () => fs.symlinkSync(target, path)),
     utimes: (path, atime, mtime) => atOnce("utimes", path, () => fs.utimesSync(path, atime, mtime)),
     makeDirectory: (path, options) =>
-      options?.recursive === true
-        ? node.makeDirectory(path, options)
-        : atOnce("makeDirectory", path, () =>
-            fs.mkdirSync(path, options?.mode === undefined ? {} : { mode: options.mode })
-          ),
+      // Parents are there as a rule; only without them it becomes a matter for the threads.
+      Effect.catchIf(
+        atOnce("makeDirectory", path, () =>
+          fs.mkdirSync(path, options?.mode === undefined ? {} : { mode: options.mode })
+        ),
+        () => options?.recursive === true,
+        () => node.makeDirectory(path, options)
+      ),
     readFile: (path) =>
       Effect.flatMap(
         atOnce("readFile", path, () => fs.statSync(path).size),

@@ -152,7 +152,7 @@ const makeRecorder = Effect.fnUntraced(function* (host: string) {
 
   const post = (event: Event) =>
     Effect.catchIf(
-      Effect.asVoid(Resource.create(Resource.events, event)),
+      Resource.post(Resource.events, event),
       // Ours: the answer to an earlier try was lost.
       (failure) => failure.isAlreadyExists,
       () => Effect.void

@@ -138,13 +138,13 @@ const notFound = (resource: AnyDefinition, method: string, path: string, name: s
     detail: `${qualifiedName(resource)} ${JSON.stringify(name)} not found`
   })
 
-/** Sends a request about one object, and decodes the object that comes back. */
-const exchange = Effect.fnUntraced(function* <A extends KubernetesObject>(
-  resource: Resource<A>,
+/** Sends a request about one object; what comes back is not looked at. */
+const send = Effect.fnUntraced(function* (
+  resource: AnyDefinition,
   method: KubernetesRequest["method"],
   object: { readonly namespace: string | undefined; readonly name: string },
   rest: Pick<KubernetesRequest, "body" | "contentType">
-): Effect.fn.Return<A, KubernetesApiFailed, KubernetesApi> {
+): Effect.fn.Return<{ readonly path: string; readonly body: unknown }, KubernetesApiFailed, KubernetesApi> {
   const collection = pathOf(resource, object.namespace)
   // A name that cannot be is answered here: put into a path, it would ask for something else.
   if (!isSegment(object.name) || (resource.namespaced && !isSegment(object.namespace ?? ""))) {
@@ -152,7 +152,17 @@ const exchange = Effect.fnUntraced(function* <A extends KubernetesObject>(
   }
   const path = method === "POST" ? collection : pathOf(resource, object.namespace, object.name)
   const api = yield* KubernetesApi
-  const body = yield* api.request({ method, path, ...rest })
+  return { path, body: yield* api.request({ method, path, ...rest }) }
+})
+
+/** Sends a request about one object, and decodes the object that comes back. */
+const exchange = Effect.fnUntraced(function* <A extends KubernetesObject>(
+  resource: Resource<A>,
+  method: KubernetesRequest["method"],
+  object: { readonly namespace: string | undefined; readonly name: string },
+  rest: Pick<KubernetesRequest, "body" | "contentType">
+): Effect.fn.Return<A, KubernetesApiFailed, KubernetesApi> {
+  const { body, path } = yield* send(resource, method, object, rest)
   const decoded = resource.decode(body)
   return Result.isSuccess(decoded)
     ? decoded.success
@@ -173,6 +183,10 @@ export const get = <A extends KubernetesObject>(resource: Resource<A>, namespace
 /** @shape (resource, object) -> the object as stored */
 export const create = <A extends KubernetesObject>(resource: Resource<A>, object: A) =>
   exchange(resource, "POST", named(object), { body: resource.encode(object) })
+
+/** As `create`, for whoever does not need the object as stored: decoding it is most of what a request costs. */
+export const post = <A extends KubernetesObject>(resource: Resource<A>, object: A) =>
+  Effect.asVoid(send(resource, "POST", named(object), { body: resource.encode(object) }))
 
 /** PUT; refused with Conflict when the object carries a version that is not the newest. */
 export const replace = <A extends KubernetesObject>(resource: Resource<A>, object: A) =>

@@ -28,14 +28,13 @@ const DIRECTORY_MODE = 0o755
 const GROUP_READS = 0o440
 /** Two writes of one second have different names; more than a few equal ones are not chance. */
 const NAME_RETRIES = 4
-const CONCURRENCY = 8
 /** Between so many files other fibers run, and an interruption is heard. */
 const CHUNK = 64
 
 const modeOf = (file: PayloadFile, { gid }: WriteOptions): number =>
   gid === undefined ? file.mode : file.mode | GROUP_READS
 
-/** Everything, a few at a time, with a pause after every chunk. */
+/** Everything in turn, with a pause after every chunk: on a tmpfs there is nothing to wait for, and so to overlap. */
 const inChunks = <A, B, E, R>(
   items: Iterable<A>,
   pause: Effect.Effect<void>,
@@ -45,13 +44,13 @@ const inChunks = <A, B, E, R>(
     let chunk: Array<A> = []
     for (const item of items) {
       if (chunk.length === CHUNK) {
-        yield* Effect.forEach(chunk, use, { concurrency: CONCURRENCY, discard: true })
+        yield* Effect.forEach(chunk, use, { discard: true })
         yield* pause
         chunk = []
       }
       chunk.push(item)
     }
-    yield* Effect.forEach(chunk, use, { concurrency: CONCURRENCY, discard: true })
+    yield* Effect.forEach(chunk, use, { discard: true })
   })
 
 // ---- observe

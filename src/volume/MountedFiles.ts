@@ -14,8 +14,6 @@ type Failed = PlatformError.PlatformError
 /** The link to the current generation of files. */
 export const DATA = "..data"
 
-/** Of what is done to many files at a time: enough to keep the threads for file access busy. */
-const CONCURRENCY = 8
 /** A volume is replaced about once a minute, and listed in milliseconds. */
 const LIST_ATTEMPTS = 4
 
@@ -51,10 +49,8 @@ type Walk = Effect.Effect<void, Failed, FileSystem.FileSystem>
 
 const linksOf = Effect.fnUntraced(function* (targetPath: string, names: ReadonlyArray<string>) {
   const files = yield* FileSystem.FileSystem
-  return yield* Effect.forEach(
-    names,
-    (name) => Effect.map(files.readLink(`${targetPath}/${name}`), (link) => [name, link] as const),
-    { concurrency: CONCURRENCY }
+  return yield* Effect.forEach(names, (name) =>
+    Effect.map(files.readLink(`${targetPath}/${name}`), (link) => [name, link] as const)
   )
 })
 
@@ -200,10 +196,8 @@ const removeEntries = Effect.fnUntraced(function* (
   directory: string,
   entries: ReadonlyArray<FileSystem.DirectoryEntry>
 ) {
-  const left = yield* Effect.forEach(
-    entries,
-    ({ name, type }) => (type === "Directory" ? Effect.undefined : removeOne(`${directory}/${name}`, false)),
-    { concurrency: CONCURRENCY }
+  const left = yield* Effect.forEach(entries, ({ name, type }) =>
+    type === "Directory" ? Effect.undefined : removeOne(`${directory}/${name}`, false)
   )
   for (const { name, type } of entries) {
     if (type === "Directory") left.push(yield* removeDirectory(`${directory}/${name}`))

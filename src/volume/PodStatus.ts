@@ -237,7 +237,7 @@ const bring = (
     const attempt = Effect.gen(function* (): Effect.gen.Return<Written, KubernetesApiFailed, KubernetesApi> {
       if (step === "Create") {
         step = "Read"
-        const created = yield* Resource.create(Resource.podStatuses, wanted).pipe(
+        const created = yield* Resource.post(Resource.podStatuses, wanted).pipe(
           Effect.as(true),
           Effect.catchIf(
             (failure) => failure.isAlreadyExists,
@@ -248,7 +248,7 @@ const bring = (
       }
       const existing = yield* getOrUndefined(namespace, name)
       if (existing === undefined) {
-        yield* Resource.create(Resource.podStatuses, wanted)
+        yield* Resource.post(Resource.podStatuses, wanted)
         return "Written"
       }
       if (firstStep === "Read" && isTakenOver(existing, wanted)) return "OtherVolume"
