@@ -14,10 +14,11 @@ let stopped = false
 const PAUSE_MILLIS = 2
 
 const probe = (): void => {
+  if (stopped) return
   const started = performance.now()
   client.probe({}, () => {
     longestMillis = Math.max(longestMillis, performance.now() - started)
-    if (!stopped) setTimeout(probe, PAUSE_MILLIS)
+    setTimeout(probe, PAUSE_MILLIS)
   })
 }
 

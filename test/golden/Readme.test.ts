@@ -6,6 +6,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { parse } from "yaml"
+import { NODE_FLAGS } from "../../layers/development/DriverProcess.ts"
 import { DRIVER_FLAGS } from "../../src/main/Flags.ts"
 
 const root = new URL("../../", import.meta.url)
@@ -60,7 +61,8 @@ describe("README", () => {
 
   it("its command lines and its DaemonSet use flags that exist", () => {
     const known = Object.values(DRIVER_FLAGS).flatMap((flags) => flags.map(({ name }) => name))
-    const ofOthers = ["keep", "seed", "max-semi-space-size", "max-old-space-size"]
+    const ofNode = NODE_FLAGS.map((flag) => flag.replace(/^--([^=]+).*$/u, "$1"))
+    const ofOthers = ["keep", "seed", ...ofNode]
     const used = [...readme.matchAll(/(?<![\w-])--([a-z][\w-]*)/gu)].map(([, name]) => name!)
     assert.deepStrictEqual(
       [...new Set(used)].filter((name) => !known.includes(name) && !ofOthers.includes(name)),
@@ -68,6 +70,8 @@ describe("README", () => {
     )
     const [, manifests = ""] = /```yaml\n(.*?)```/su.exec(readme) ?? []
     const { containers, volumes } = parse(manifests).spec.template.spec
+    assert.deepStrictEqual(containers[0].command, ["node", ...NODE_FLAGS, "dist/driver.cjs"])
+    assert.include(readme, `node ${NODE_FLAGS.join(" ")} dist/driver.cjs`)
     assert.sameMembers(
       containers[0].volumeMounts.map((mount: { readonly name: string }) => mount.name),
       volumes.map((volume: { readonly name: string }) => volume.name)
