@@ -2,14 +2,18 @@
  * One life of a process in a simulation: its ports work until it is killed, and from then on nothing that it does, not
  * even cleaning up, reaches the world. This is SIGKILL; ending a scope would be SIGTERM.
  */
-import { Effect, FileSystem, Stream } from "effect"
+import { Deferred, Effect, type Exit, Fiber, FileSystem, Stream } from "effect"
 import type { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import type { Mounter } from "../../src/ports/Mounter.ts"
+import type { PluginRegistry } from "../../src/ports/PluginRegistry.ts"
 import type { Providers } from "../../src/ports/Providers.ts"
 
 export class Life {
   private dead = false
   private countdown = Number.POSITIVE_INFINITY
+  /** What a call does to the world in several steps ends with the process that makes them. */
+  private readonly underWay = new Set<Fiber.Fiber<unknown, unknown>>()
+  private readonly death = Deferred.makeUnsafe<void>()
   /** Port calls begun so far. */
   calls = 0
   /** What to do when the process dies, such as telling whoever waits for an answer. */
@@ -29,6 +33,9 @@ export class Life {
   kill() {
     if (this.dead) return
     this.dead = true
+    for (const fiber of this.underWay) fiber.interruptUnsafe()
+    this.underWay.clear()
+    Deferred.doneUnsafe(this.death, Effect.void)
     this.onDeath()
   }
 
@@ -50,8 +57,22 @@ export class Life {
       if (!this.passBoundary()) return Effect.never
       this.calls += 1
       this.onCall(site)
-      return Effect.flatMap(Effect.exit(effect), (exit) => (this.passBoundary() ? exit : Effect.never))
+      return Effect.flatMap(this.perform(effect), (exit) => (this.passBoundary() ? exit : Effect.never))
     })
+
+  /** In a fiber of its own, which dies with the process even where the caller cannot be interrupted. */
+  private readonly perform = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+    Effect.flatMap(Effect.context<R>(), (context) =>
+      Effect.callback<Exit.Exit<A, E>>((resume) => {
+        const fiber = Effect.runForkWith(context)(effect)
+        this.underWay.add(fiber)
+        fiber.addObserver((exit) => {
+          this.underWay.delete(fiber)
+          if (!this.dead) resume(Effect.succeed(exit))
+        })
+        return Fiber.interrupt(fiber)
+      })
+    )
 
   private readonly through =
     <Args extends ReadonlyArray<unknown>, A, E, R>(site: string, call: (...args: Args) => Effect.Effect<A, E, R>) =>
@@ -79,9 +100,19 @@ export class Life {
   kubernetes(api: KubernetesApi["Service"]): KubernetesApi["Service"] {
     return {
       request: (request) => this.gate(`KubernetesApi.${request.method}`, api.request(request)),
+      // Its connection closes with the process; the driver, which is dead, does not hear of it.
       watch: (request, idleMillis) =>
-        Stream.tap(api.watch(request, idleMillis), () => (this.dead ? Effect.never : Effect.void))
+        Stream.unwrap(
+          this.gate(
+            "KubernetesApi.watch",
+            Effect.sync(() => Stream.interruptWhen(api.watch(request, idleMillis), Deferred.await(this.death)))
+          )
+        )
     }
+  }
+
+  pluginRegistry(registry: PluginRegistry["Service"]): PluginRegistry["Service"] {
+    return { register: this.through("PluginRegistry.register", registry.register) }
   }
 
   /** The operations that the driver uses; the others stay as they are. */

@@ -1,0 +1,469 @@
+/**
+ * A node in memory on which the whole, unchanged driver lives, dies and lives again, with a kubelet, pods, providers,
+ * an API server and everything that goes wrong between them. One seed decides all of it.
+ *
+ * A run has three parts: faults, while what must always be true is checked at every step; calm, in which what must
+ * become true is waited for; and the end of all pods, without API server and providers, after which nothing is left.
+ */
+import { Clock, Context, Effect, FileSystem, Layer } from "effect"
+import type { DriverConfig } from "../../schemas/Config.ts"
+import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import { Mounter } from "../../src/ports/Mounter.ts"
+import { PluginRegistry } from "../../src/ports/PluginRegistry.ts"
+import { Providers } from "../../src/ports/Providers.ts"
+import * as KlogLogger from "../real/KlogLogger.ts"
+import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
+import { MemoryNode, make as makeNode } from "./MemoryNode.ts"
+import * as MemoryPluginRegistry from "./MemoryPluginRegistry.ts"
+import * as MemoryProviders from "./MemoryProviders.ts"
+import { Stuck, simulate } from "./SeededScheduler.ts"
+import * as Backend from "./simulation/Backend.ts"
+import { type Chance, make as makeChance } from "./simulation/Chance.ts"
+import { drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
+import { History } from "./simulation/History.ts"
+import * as Invariants from "./simulation/Invariants.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import * as Lives from "./simulation/Lives.ts"
+import { Referee, type Violation } from "./simulation/Referee.ts"
+import { ALWAYS, PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume, sourceOf } from "./simulation/Volume.ts"
+import { Witness } from "./simulation/Witness.ts"
+
+/** Puts something between the driver and its world: a mistake that has to be found. */
+export type Plant = (ports: Lives.Ports, node: MemoryNode["Service"]) => Lives.Ports
+
+export interface NodeSimulationOptions {
+  readonly seed: number
+  /** Virtual hours of faults; calm and end take about half an hour more. */
+  readonly hours: number
+  readonly plant?: Plant
+}
+
+export interface NodeSimulationResult {
+  readonly seed: number
+  /** The first broken promise. */
+  readonly violation: Violation | undefined
+  /** Of everything that happened: equal for equal options, in every process. */
+  readonly digest: string
+  readonly steps: number
+  readonly virtualMillis: number
+  readonly history: History
+  /** Undefined when the run ended before it was drawn. */
+  readonly plan: FaultPlan | undefined
+  readonly rotationEnabled: boolean
+  readonly volumes: number
+}
+
+const START_MILLIS = Date.UTC(2026, 0, 1)
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const ROTATION_MILLIS = 2 * MINUTE
+/** Two waits of the kubelet's, one for the last fault and one for the driver that was just starting, and the calls. */
+const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
+/** A volume becomes due just after a republish; the provider and the disk take their time. */
+const NEWEST_WITHIN_MILLIS = ROTATION_MILLIS + REPUBLISH_MILLIS_MAX + MINUTE / 2
+const QUIET_MILLIS = 10 * MINUTE
+const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
+const GONE_WITHIN_MILLIS = MINUTE
+const STEPS_PER_HOUR_MAX = 20_000_000
+const READER_MILLIS_MAX = 10_000
+const GARBAGE_MILLIS = 30_000
+
+const configOf = (rotationEnabled: boolean): DriverConfig => ({
+  endpoint: "unix:///csi/csi.sock",
+  driverName: "secrets-store.csi.k8s.io",
+  nodeId: "node-1",
+  logFormatJson: false,
+  verbosity: 5,
+  providerDirectories: ["/providers"],
+  metricsAddr: "0",
+  rotationEnabled,
+  rotationPollIntervalMillis: ROTATION_MILLIS,
+  pprofEnabled: false,
+  pprofPort: 6065,
+  maxCallRecvBytes: 4_194_304,
+  providerHealthCheck: true,
+  providerHealthCheckIntervalMillis: ROTATION_MILLIS,
+  kubeconfig: "",
+  kubeletRegistrationPath: "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
+  pluginRegistrationDirectory: "/registration",
+  healthAddr: "",
+  providerWaitMillis: 10_000,
+  tmpfsSizeBytes: 0,
+  volumeMountGroup: false,
+  shutdownGraceMillis: 25_000,
+  memoryTrimIntervalMillis: 0
+})
+
+const PROVIDERS = ["vault", "azure"]
+/** Some pods of these names and classes would have one pod status, if names alone decided. */
+const NAMESPACES = ["x", "other"]
+const CLASS_NAMES = ["y", "x-y", "z"]
+const POD_NAMES = ["web", "web-x", "db", "job", "cache", "api"]
+
+const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
+  new Map(
+    NAMESPACES.flatMap((namespace) =>
+      CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
+        sourceOf({ namespace, name }),
+        {
+          namespace,
+          name,
+          provider: chance.oneOf(PROVIDERS),
+          filesMax: chance.below(7),
+          flips: chance.happens(0.3),
+          generation: 1
+        }
+      ])
+    )
+  )
+
+const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>): ReadonlyArray<PodTemplate> =>
+  NAMESPACES.flatMap((namespace) => {
+    const own = [...classes.values()].filter((it) => it.namespace === namespace)
+    return POD_NAMES.slice(0, 3 + chance.below(4)).map((name) => ({
+      name,
+      namespace,
+      serviceAccountName: `${name}-account`,
+      volumes: Array.from({ length: 1 + chance.below(2) }, (_, index) => ({
+        name: `volume-${index}`,
+        class: chance.oneOf(own)
+      }))
+    }))
+  })
+
+const classPath = (namespace: string) =>
+  `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
+
+/** @shape (class, isUsable) -> the object; an unusable one has no parameters, as after a slip in an editor */
+const classObject = (it: SimulatedClass, isUsable: boolean) => ({
+  apiVersion: "secrets-store.csi.x-k8s.io/v1",
+  kind: "SecretProviderClass",
+  metadata: { name: it.name, namespace: it.namespace },
+  spec: { provider: it.provider, ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}) }
+})
+
+/** Repeats something at random intervals of a mean length; never when that is 0. */
+const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
+  meanMillis === 0
+    ? Effect.never
+    : Effect.forever(
+        Effect.andThen(
+          Effect.suspend(() => Effect.sleep(chance.between(0, 2 * meanMillis))),
+          what
+        )
+      )
+
+/** What a run keeps outside of its program, so that it is there however the run ends. */
+interface Notes {
+  readonly history: History
+  readonly referee: Referee
+  readonly volumes: Map<string, SimulatedVolume>
+  plan: FaultPlan | undefined
+  rotationEnabled: boolean
+  volumesMax: number
+}
+
+const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Clock.Clock) => void) =>
+  Effect.gen(function* () {
+    setClock(yield* Clock.Clock)
+    const { history, referee, volumes } = notes
+    const chance = yield* makeChance
+    const plan = drawPlan(chance)
+    const rotationEnabled = chance.happens(0.8)
+    notes.plan = plan
+    notes.rotationEnabled = rotationEnabled
+    const faults = new Faults(plan, chance, history)
+
+    // ---- the world
+
+    const nodeContext = yield* makeNode
+    const kubernetesContext = yield* makeKubernetes()
+    const providersContext = yield* Layer.build(MemoryProviders.layer)
+    const registryContext = yield* Layer.build(MemoryPluginRegistry.layer)
+    const node = Context.get(nodeContext, MemoryNode)
+    const files = Context.get(nodeContext, FileSystem.FileSystem)
+    const api = Context.get(kubernetesContext, KubernetesApi)
+    const control = Context.get(kubernetesContext, MemoryKubernetes)
+    const installed = Context.get(providersContext, MemoryProviders.MemoryProviders)
+    yield* Context.get(registryContext, MemoryPluginRegistry.MemoryPluginRegistry).answerWith({
+      registered: true,
+      error: ""
+    })
+    const classes = drawClasses(chance)
+    const backend = Backend.make(classes, faults, chance)
+    const templates = drawPods(chance, classes)
+    notes.volumesMax = templates.reduce((sum, template) => sum + template.volumes.length, 0)
+    const install = (provider: string) => installed.install(provider, backend.handler(provider))
+    for (const provider of PROVIDERS) yield* install(provider)
+    for (const it of classes.values()) {
+      const body = classObject(it, true)
+      yield* Effect.orDie(api.request({ method: "POST", path: classPath(it.namespace), body }))
+    }
+    yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
+
+    const witness = new Witness({ files, node, control, volumes, referee, history }, yield* Effect.context<never>())
+
+    /** Somebody else who labels an object. */
+    const touch = (path: string) =>
+      Effect.ignore(
+        Effect.suspend(() =>
+          api.request({
+            method: "PATCH",
+            path,
+            contentType: "application/merge-patch+json",
+            body: { metadata: { labels: { [`others/label-${chance.below(3)}`]: `${chance.below(1_000)}` } } }
+          })
+        )
+      )
+
+    const lives = yield* Lives.make({
+      config: configOf(rotationEnabled),
+      world: {
+        mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
+        fileSystem: faults.fileSystem(witness.fileSystem(files)),
+        kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
+        providers: Context.get(providersContext, Providers),
+        registry: Context.get(registryContext, PluginRegistry)
+      },
+      plant: (ports) => plant(ports, node),
+      surroundings: KlogLogger.layer({
+        json: false,
+        verbosity: 5,
+        pid: 1,
+        write: (line) => {
+          history.count("log lines")
+          witness.checkText("a log line", line)
+        }
+      }),
+      faults,
+      chance,
+      history,
+      referee
+    })
+    const kubelet = new Kubelet({ lives, files, api, volumes, witness, faults, chance, history, referee })
+    const current = () => [...volumes.values()]
+
+    // ---- what goes on
+
+    const rotate = Effect.sync(() => {
+      const it = chance.oneOf([...classes.values()])
+      it.generation += 1
+      history.count("generations")
+      history.note(`${sourceOf(it)} is of generation ${it.generation}`)
+    })
+
+    /** A workload: a look at all of a volume at one instant, and the one file that must be there whenever it is asked. */
+    const read = Effect.gen(function* () {
+      yield* Effect.sleep(chance.between(0, READER_MILLIS_MAX))
+      const published = current().filter(({ state }) => state === "Published")
+      if (published.length === 0) return
+      const volume = chance.oneOf(published)
+      history.count("reads")
+      witness.checkVolume(volume)
+      const path = `${volume.targetPath}/${ALWAYS}`
+      yield* Effect.catch(files.readFileString(path), (failure) =>
+        Effect.sync(() => {
+          if (volume.state === "Published") {
+            referee.check(Invariants.aFileNeverDisappears, { path, failure: failure.reason._tag })
+          }
+        })
+      )
+    })
+
+    const collectGarbage = Effect.map(control.collectGarbage, (deleted) => {
+      for (const name of deleted) history.note(`garbage ${name}`)
+    })
+
+    const reboot = Effect.gen(function* () {
+      faults.note("reboot")
+      yield* lives.kill
+      for (const volume of current()) if (volume.state === "Published") volume.state = "Publishing"
+      yield* node.reboot
+    })
+
+    const providerGone = Effect.gen(function* () {
+      const provider = chance.oneOf(PROVIDERS)
+      faults.note("Providers.locate")
+      yield* installed.remove(provider)
+      yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(install(provider)))
+    })
+
+    const outage = Effect.gen(function* () {
+      faults.note("KubernetesApi outage")
+      faults.apiIsDown = true
+      yield* control.dropWatches("error")
+      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
+        Effect.ensuring(
+          Effect.sync(() => {
+            faults.apiIsDown = false
+          })
+        )
+      )
+    })
+
+    const watchCut = Effect.gen(function* () {
+      faults.note("KubernetesApi watch")
+      if (chance.happens(0.5)) yield* control.compact
+      yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
+    })
+
+    const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
+      Effect.ignore(
+        api.request({
+          method: "PUT",
+          path: `${classPath(it.namespace)}/${it.name}`,
+          body: classObject(it, isUsable)
+        })
+      )
+    const classBroken = Effect.gen(function* () {
+      const it = chance.oneOf([...classes.values()])
+      faults.note("SecretProviderClass")
+      yield* replaceClass(it, false)
+      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it, true)))
+    })
+
+    const latency = Effect.suspend(() => control.setLatencyMillis(chance.between(0, plan.apiLatencyMillisMax)))
+
+    const stop = Effect.suspend(() => {
+      faults.note("SIGTERM")
+      return lives.stop
+    })
+
+    const chaos = Effect.all(
+      [
+        every(chance, plan.stopEveryMillis, stop),
+        every(chance, plan.rebootEveryMillis, reboot),
+        every(chance, plan.providerGoneEveryMillis, providerGone),
+        every(chance, plan.apiOutageEveryMillis, outage),
+        every(chance, plan.watchCutEveryMillis, watchCut),
+        every(chance, plan.classBrokenEveryMillis, classBroken),
+        every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
+        every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate)
+      ],
+      { concurrency: "unbounded", discard: true }
+    )
+
+    /** What is not as it should be after this long. */
+    const whoIsNot = (state: SimulatedVolume["state"], withinMillis: number) =>
+      Effect.as(Effect.sleep(withinMillis), undefined).pipe(
+        Effect.map(() => current().filter((volume) => volume.state !== state))
+      )
+
+    // ---- the run
+
+    yield* Effect.forkScoped(lives.supervise)
+    yield* Effect.forkScoped(Effect.forever(read))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
+    for (const template of templates) yield* Effect.forkScoped(kubelet.runPods(template))
+
+    history.note("faults begin")
+    yield* Effect.timeoutOption(chaos, hours * HOUR)
+
+    history.note("faults end")
+    faults.active = false
+    lives.spare()
+    kubelet.calm()
+    yield* control.setLatencyMillis(0)
+    const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
+    referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
+    for (const volume of current()) kubelet.checkPodStatus(volume, true)
+
+    if (rotationEnabled) {
+      for (const it of classes.values()) it.generation += 1
+      history.note("new generations")
+      yield* Effect.sleep(NEWEST_WITHIN_MILLIS)
+      for (const volume of current()) {
+        const view = witness.look(volume)
+        referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: NEWEST_WITHIN_MILLIS })
+      }
+    }
+
+    history.note("quiet, after one more kill")
+    yield* lives.kill
+    const [apiWrites, fileWrites] = [history.figure("API writes"), history.figure("file writes")]
+    const callsBefore = new Map(current().map((volume) => [volume, backend.calls(volume.targetPath)]))
+    yield* Effect.sleep(QUIET_MILLIS)
+    referee.check(Invariants.quietMeansNoWrites, {
+      quietMillis: QUIET_MILLIS,
+      apiWrites: history.figure("API writes") - apiWrites,
+      fileWrites: history.figure("file writes") - fileWrites
+    })
+    for (const [volume, before] of callsBefore) {
+      const callsMax = rotationEnabled ? 1 + QUIET_MILLIS / ROTATION_MILLIS : 0
+      const calls = backend.calls(volume.targetPath) - before
+      referee.check(Invariants.providersAreSpared, { volume, calls, callsMax })
+      referee.check(Invariants.whatIsReachedStays, { volume, view: witness.look(volume) })
+    }
+
+    history.note("the end, without API server and providers")
+    faults.apiIsDown = true
+    for (const provider of PROVIDERS) yield* installed.remove(provider)
+    yield* control.dropWatches("error")
+    kubelet.end()
+    const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
+    referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
+    faults.apiIsDown = false
+    yield* Effect.sleep(GONE_WITHIN_MILLIS)
+    referee.check(Invariants.nothingIsLeft, {
+      mounts: witness.mounts(),
+      entries: witness.entries(),
+      statuses: witness.statuses()
+    })
+    const table = lives.table()
+    if (table !== undefined) {
+      referee.check(Invariants.nothingIsRemembered, { remembered: table.all().length, busy: table.busy() })
+    }
+    history.note("done")
+  }).pipe(Effect.scoped)
+
+/**
+ * Runs one simulation.
+ *
+ * @shape  (options) -> NodeSimulationResult
+ * @units  hours of virtual time
+ * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
+ */
+export const run = ({ hours, plant = (ports) => ports, seed }: NodeSimulationOptions): NodeSimulationResult => {
+  let clock: Clock.Clock | undefined
+  const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
+  const history = new History(elapsedMillis)
+  const referee = new Referee(history, elapsedMillis)
+  const notes: Notes = {
+    history,
+    referee,
+    volumes: new Map(),
+    plan: undefined,
+    rotationEnabled: false,
+    volumesMax: 0
+  }
+  const setClock = (it: Clock.Clock) => {
+    clock = it
+  }
+  const whole = Effect.raceFirst(program(hours, plant, notes, setClock), referee.violated)
+  const stepsMax = Math.ceil((hours + 1) * STEPS_PER_HOUR_MAX)
+  const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
+  return {
+    seed,
+    violation: referee.violation,
+    digest: history.digest(),
+    steps,
+    virtualMillis: elapsedMillis(),
+    history,
+    plan: notes.plan,
+    rotationEnabled: notes.rotationEnabled,
+    volumes: notes.volumesMax
+  }
+}
+
+/** A run that cannot end is a violation like others; any other throw is a mistake of ours. */
+const stepsOf = (start: () => ReturnType<typeof simulate<void, never>>, referee: Referee): number => {
+  try {
+    const { exit, steps } = start()
+    if (exit._tag === "Failure") throw new Error("the simulation itself failed", { cause: exit.cause })
+    return steps
+  } catch (cause) {
+    if (!(cause instanceof Stuck)) throw cause
+    referee.check(Invariants.runEnds, { message: cause.message })
+    return cause.steps
+  }
+}

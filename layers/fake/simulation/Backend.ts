@@ -1,0 +1,96 @@
+/**
+ * The providers of a simulated node: they answer with the generation that a class has when they are asked, and say in
+ * every file for whom it is. Faults make them slow, silent, refusing or wrong.
+ */
+import { Effect, Redacted } from "effect"
+import type { MountRequest, MountResponse, PayloadFile } from "../../../schemas/Provider.ts"
+import { isObject, textAt } from "../KubernetesObject.ts"
+import type { MountHandler } from "../MemoryProviders.ts"
+import type { Chance } from "./Chance.ts"
+import type { Faults } from "./Faults.ts"
+import { replyOf, type SimulatedClass } from "./Volume.ts"
+
+/** The parameter of a class that tells its provider whose content is wanted. */
+export const SOURCE = "source"
+
+const SLOW_MILLIS_MAX = 30_000
+const USUAL_MILLIS_MAX = 200
+const FILE_MODE = 0o640
+
+const encoder = new TextEncoder()
+
+const file = (path: string, content: string): PayloadFile => ({
+  path,
+  mode: FILE_MODE,
+  contents: Redacted.make(encoder.encode(content))
+})
+
+const attributesOf = (request: MountRequest) => {
+  const attributes: unknown = JSON.parse(Redacted.value(request.attributes))
+  return isObject(attributes) ? attributes : {}
+}
+
+/** Answers that must be refused whole: paths that leave the volume, a file below a file, no version. */
+const spoilt = (answer: MountResponse, chance: Chance): MountResponse => {
+  switch (chance.below(4)) {
+    case 0:
+      return { ...answer, files: [...answer.files, file("../outside", "x")] }
+    case 1:
+      return { ...answer, files: [...answer.files, file("/etc/outside", "x")] }
+    case 2:
+      return { ...answer, files: [...answer.files, file("base/below", "x")] }
+    default:
+      return { ...answer, objectVersions: [] }
+  }
+}
+
+export interface Backend {
+  readonly handler: (provider: string) => MountHandler
+  /** Calls so far for a target path. */
+  readonly calls: (targetPath: string) => number
+}
+
+/** @shape (classes by "namespace/name", faults, chance) -> Backend */
+export const make = (classes: ReadonlyMap<string, SimulatedClass>, faults: Faults, chance: Chance): Backend => {
+  const calls = new Map<string, number>()
+
+  const answerFor = (request: MountRequest): MountResponse => {
+    const attributes = attributesOf(request)
+    const source = textAt(attributes, SOURCE) ?? ""
+    const asked = classes.get(source)
+    if (asked === undefined) return { objectVersions: [], errorCode: "NoSuchSource", files: [], sizeBytes: 0 }
+    const { generation } = asked
+    const identity = {
+      source,
+      podUid: textAt(attributes, "csi.storage.k8s.io/pod.uid") ?? "",
+      serviceAccountName: textAt(attributes, "csi.storage.k8s.io/serviceAccount.name") ?? ""
+    }
+    const files = [...replyOf(asked, identity, generation)].map(([path, content]) => file(path, content))
+    const sizeBytes = files.reduce((sum, { contents }) => sum + Redacted.value(contents).length, 0)
+    return { objectVersions: [{ id: source, version: String(generation) }], errorCode: "", files, sizeBytes }
+  }
+
+  const handler = (provider: string): MountHandler =>
+    Effect.fnUntraced(function* (request) {
+      calls.set(request.targetPath, (calls.get(request.targetPath) ?? 0) + 1)
+      // What is true when the question arrives; while the answer is on its way it grows old.
+      const answer = answerFor(request)
+      const fault = faults.provider(provider)
+      yield* Effect.sleep(chance.between(1, fault === "slow" ? SLOW_MILLIS_MAX : USUAL_MILLIS_MAX))
+      switch (fault) {
+        case undefined:
+        case "slow":
+          return answer
+        case "hangs":
+          return yield* Effect.never
+        case "refuses":
+          return { objectVersions: [], errorCode: "AuthenticationFailed", files: [], sizeBytes: 0 }
+        case "answers badly":
+          return spoilt(answer, chance)
+        default:
+          return yield* fault
+      }
+    })
+
+  return { handler, calls: (targetPath) => calls.get(targetPath) ?? 0 }
+}

@@ -1,0 +1,33 @@
+/**
+ * A run's chance, for code that must not wait: the generator is the one that also orders the run's fibers.
+ */
+import { Effect, Random } from "effect"
+
+export interface Chance {
+  /** In [from, to). */
+  readonly between: (from: number, to: number) => number
+  /** A whole number in [0, n). */
+  readonly below: (n: number) => number
+  readonly happens: (rate: number) => boolean
+  /** Swarm: nothing in a third of all runs, else anything up to the maximum. */
+  readonly sometimes: (max: number) => number
+  /** Dies when there is nothing to take. */
+  readonly oneOf: <A>(items: ReadonlyArray<A>) => A
+}
+
+/** The chance of the run that asks. */
+export const make: Effect.Effect<Chance> = Effect.map(Random.Random, (random): Chance => {
+  const next = () => random.nextDoubleUnsafe()
+  const below = (n: number) => Math.floor(next() * n)
+  return {
+    between: (from, to) => from + next() * (to - from),
+    below,
+    happens: (rate) => rate > 0 && next() < rate,
+    sometimes: (max) => (next() < 1 / 3 ? 0 : next() * max),
+    oneOf: (items) => {
+      const item = items[below(items.length)]
+      if (item === undefined) throw new Error("there is nothing to take one of")
+      return item
+    }
+  }
+})

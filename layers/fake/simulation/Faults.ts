@@ -1,0 +1,224 @@
+/**
+ * What goes wrong in a run. Rates are drawn once per run, many of them zero, so that some runs are quiet and some cruel
+ * (swarm testing); each fault is then drawn call by call, until faults end.
+ */
+import { Effect, FileSystem, PlatformError } from "effect"
+import type { GrpcCode } from "../../../schemas/errors/CsiStatus.ts"
+import { MountFailed } from "../../../schemas/errors/MountFailed.ts"
+import { ProviderCallFailed } from "../../../schemas/errors/ProviderFailed.ts"
+import { KubernetesApi, type KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
+import { Mounter } from "../../../src/ports/Mounter.ts"
+import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
+import type { Chance } from "./Chance.ts"
+import type { History } from "./History.ts"
+
+/** Rates are chances per call; intervals are means, and 0 is never. */
+export interface FaultPlan {
+  /** Boundaries between port calls that a life of the driver lasts. */
+  readonly killEveryCalls: number
+  /** SIGTERM. */
+  readonly stopEveryMillis: number
+  readonly rebootEveryMillis: number
+  readonly apiFailRate: number
+  readonly apiLatencyMillisMax: number
+  readonly apiOutageEveryMillis: number
+  /** Watches are cut, sometimes with the loss of old versions. */
+  readonly watchCutEveryMillis: number
+  /** Somebody else writes an object just before the driver does. */
+  readonly conflictRate: number
+  readonly providerFailRate: number
+  readonly providerSlowRate: number
+  /** No socket for a while. */
+  readonly providerGoneEveryMillis: number
+  readonly diskFailRate: number
+  readonly mountFailRate: number
+  /** The kubelet leaves before the answer, or gives little time. */
+  readonly cancelRate: number
+  /** A pod's object is gone before its volumes are. */
+  readonly forceDeleteRate: number
+  /** A class is useless for a while. */
+  readonly classBrokenEveryMillis: number
+}
+
+const MINUTE = 60_000
+
+/** A mean interval between an eighth of the longest and the longest, or never. */
+const interval = (chance: Chance, longest: number): number =>
+  chance.happens(0.4) ? 0 : chance.between(longest / 8, longest)
+
+export const drawPlan = (chance: Chance): FaultPlan => ({
+  killEveryCalls: chance.happens(0.3) ? 0 : Math.ceil(10 ** chance.between(2, 4)),
+  stopEveryMillis: interval(chance, 40 * MINUTE),
+  rebootEveryMillis: interval(chance, 90 * MINUTE),
+  apiFailRate: chance.sometimes(0.3),
+  apiLatencyMillisMax: chance.sometimes(500),
+  apiOutageEveryMillis: interval(chance, 40 * MINUTE),
+  watchCutEveryMillis: interval(chance, 20 * MINUTE),
+  conflictRate: chance.sometimes(0.5),
+  providerFailRate: chance.sometimes(0.3),
+  providerSlowRate: chance.sometimes(0.1),
+  providerGoneEveryMillis: interval(chance, 40 * MINUTE),
+  diskFailRate: chance.sometimes(0.01),
+  mountFailRate: chance.sometimes(0.1),
+  cancelRate: chance.sometimes(0.2),
+  forceDeleteRate: chance.sometimes(0.5),
+  classBrokenEveryMillis: interval(chance, 40 * MINUTE)
+})
+
+const API_FAILURES: ReadonlyArray<Failure> = [
+  { status: 0, reason: "Network", detail: "the connection was lost" },
+  { status: 0, reason: "Timeout", detail: "no answer in time" },
+  { status: 403, reason: "Forbidden" },
+  { status: 429, reason: "TooManyRequests", retryAfterSeconds: 1 },
+  { status: 500, reason: "InternalError" },
+  { status: 503, reason: "ServiceUnavailable" }
+]
+
+const UNREACHABLE: Failure = { status: 0, reason: "Network", detail: "connection refused" }
+
+const PROVIDER_CODES: ReadonlyArray<GrpcCode> = [
+  "UNAVAILABLE",
+  "UNAVAILABLE",
+  "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED",
+  "DEADLINE_EXCEEDED",
+  "INTERNAL"
+]
+
+/** What a provider's answer may be, besides right. */
+export type ProviderFault = "slow" | "hangs" | "refuses" | "answers badly" | ProviderCallFailed
+
+const MOUNT_ERRNOS = ["EPERM", "ENOMEM", "EBUSY"]
+const DISK_ERRORS = ["ENOSPC: no space left on device", "EIO: i/o error"]
+
+export class Faults {
+  /** False: whatever is called from now on works. */
+  active = true
+  /** True: no request of the driver reaches the API server, whether faults are active or not. */
+  apiIsDown = false
+  readonly plan: FaultPlan
+  private readonly chance: Chance
+  private readonly history: History
+
+  constructor(plan: FaultPlan, chance: Chance, history: History) {
+    this.plan = plan
+    this.chance = chance
+    this.history = history
+  }
+
+  note(site: string): void {
+    this.history.count(`fault ${site}`)
+    this.history.note(`fault ${site}`)
+  }
+
+  private strikes(site: string, rate: number): boolean {
+    if (!this.active || !this.chance.happens(rate)) return false
+    this.note(site)
+    return true
+  }
+
+  /** Of calls whose fault is somewhere in their middle; see `mounter`. */
+  get mountFaults(): number {
+    return this.history.figure("fault Mounter.unmount") + this.history.figure("fault Mounter.inspect")
+  }
+
+  mounter(mounter: Mounter["Service"]): Mounter["Service"] {
+    const failing = <A>(
+      operation: MountFailed["operation"],
+      site: string,
+      targetPath: string,
+      effect: Effect.Effect<A, MountFailed>
+    ) =>
+      Effect.suspend(() =>
+        this.strikes(`Mounter.${site}`, this.plan.mountFailRate)
+          ? Effect.fail(new MountFailed({ operation, targetPath, errno: this.chance.oneOf(MOUNT_ERRNOS) }))
+          : effect
+      )
+    return Mounter.of({
+      ...mounter,
+      inspect: (path) => failing("inspect", "inspect", path, mounter.inspect(path)),
+      mountTmpfs: (path, options) => failing("mount", "mountTmpfs", path, mounter.mountTmpfs(path, options)),
+      unmount: (path) => failing("unmount", "unmount", path, mounter.unmount(path))
+    })
+  }
+
+  /** Calls on the paths of volumes that fail before they have done anything. */
+  fileSystem(files: FileSystem.FileSystem): FileSystem.FileSystem {
+    const failing = <A>(method: string, path: string, effect: Effect.Effect<A, PlatformError.PlatformError>) =>
+      Effect.suspend(() =>
+        this.strikes(`FileSystem.${method}`, this.plan.diskFailRate)
+          ? Effect.fail(
+              PlatformError.systemError({
+                _tag: "Unknown",
+                module: "FileSystem",
+                method,
+                pathOrDescriptor: path,
+                syscall: method,
+                cause: new Error(`${this.chance.oneOf(DISK_ERRORS)}, ${method} '${path}'`)
+              })
+            )
+          : effect
+      )
+    return FileSystem.make({
+      ...files,
+      lstat: (path) => failing("lstat", path, files.lstat(path)),
+      makeDirectory: (path, options) => failing("makeDirectory", path, files.makeDirectory(path, options)),
+      readDirectoryEntries: (path) => failing("readDirectoryEntries", path, files.readDirectoryEntries(path)),
+      readFile: (path) => failing("readFile", path, files.readFile(path)),
+      readLink: (path) => failing("readLink", path, files.readLink(path)),
+      remove: (path, options) => failing("remove", path, files.remove(path, options)),
+      rename: (from, to) => failing("rename", from, files.rename(from, to)),
+      stat: (path) => failing("stat", path, files.stat(path)),
+      symlink: (target, path) => failing("symlink", path, files.symlink(target, path)),
+      utimes: (path, atime, mtime) => failing("utimes", path, files.utimes(path, atime, mtime)),
+      writeFile: (path, data, options) => failing("writeFile", path, files.writeFile(path, data, options))
+    })
+  }
+
+  /** Failures are the API server's own injection; `touch` is somebody else who writes an object. */
+  kubernetes(
+    api: KubernetesApi["Service"],
+    control: MemoryKubernetes["Service"],
+    touch: (path: string) => Effect.Effect<void>
+  ): KubernetesApi["Service"] {
+    const inject = (request: Pick<KubernetesRequest, "method" | "path">, failure: Failure, applied: boolean) =>
+      control.failNext((arrived) => arrived.method === request.method && arrived.path === request.path, failure, {
+        applied
+      })
+    const prepare = (request: Pick<KubernetesRequest, "method" | "path">) =>
+      Effect.suspend(() => {
+        if (this.apiIsDown) return inject(request, UNREACHABLE, false)
+        if (!this.strikes(`KubernetesApi.${request.method}`, this.plan.apiFailRate)) return Effect.void
+        const failure = this.chance.oneOf(API_FAILURES)
+        // Done, and the answer lost: only who hears nothing can be wrong about it.
+        const applied = failure.status === 0 && this.chance.happens(0.5)
+        return inject(request, failure, applied)
+      })
+    return KubernetesApi.of({
+      request: (request) =>
+        Effect.suspend(() =>
+          request.method === "PUT" && this.strikes("KubernetesApi conflict", this.plan.conflictRate)
+            ? touch(request.path)
+            : Effect.void
+        ).pipe(Effect.andThen(prepare(request)), Effect.andThen(api.request(request))),
+      watch: api.watch
+    })
+  }
+
+  /** @shape (provider) -> what becomes of this call; undefined: nothing special */
+  provider(provider: string): ProviderFault | undefined {
+    if (this.strikes("Providers.mount slow", this.plan.providerSlowRate)) {
+      return this.chance.happens(0.2) ? "hangs" : "slow"
+    }
+    if (!this.strikes("Providers.mount", this.plan.providerFailRate)) return undefined
+    if (this.chance.happens(0.2)) return "refuses"
+    if (this.chance.happens(0.2)) return "answers badly"
+    const grpcCode = this.chance.oneOf(PROVIDER_CODES)
+    return new ProviderCallFailed({
+      provider,
+      grpcCode,
+      details: "injected",
+      unanswered: grpcCode === "UNAVAILABLE" && this.chance.happens(0.7)
+    })
+  }
+}

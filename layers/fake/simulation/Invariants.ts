@@ -1,0 +1,381 @@
+/**
+ * What must be true of the node driver, whatever happens to it: one function per promise, of what was observed to what
+ * is wrong with it. The ids are those of the list of invariants in the project's defect reference.
+ *
+ * Nothing that is said here repeats a file's content: generations, names and paths only.
+ */
+import { identityOf, PODS_DIRECTORY, replyOf, type SimulatedVolume, stampOf } from "./Volume.ts"
+
+export interface Invariant<Observed> {
+  readonly id: string
+  readonly name: string
+  /** What was seen, when it does not hold. */
+  readonly broken: (observed: Observed) => string | undefined
+}
+
+/** A target path at one instant, as a pod sees it. */
+export interface VolumeView {
+  /** Something is at the target path. */
+  readonly exists: boolean
+  /** How many mounts are on the target path. */
+  readonly mounts: number
+  /** `..data` is there and leads nowhere. */
+  readonly dangling: boolean
+  /** Content by relative path, through the links; names that lead nowhere are no files. */
+  readonly files: ReadonlyMap<string, string>
+}
+
+interface Looked {
+  readonly volume: SimulatedVolume
+  readonly view: VolumeView
+}
+
+/** A SecretProviderClassPodStatus, as far as it matters here. */
+export interface PodStatusView {
+  readonly name: string
+  readonly podName: string
+  readonly className: string
+  readonly targetPath: string
+  readonly ownerUids: ReadonlyArray<string>
+  readonly labels: ReadonlyArray<string>
+  readonly mounted: boolean
+}
+
+const invariant = <Observed>(
+  id: string,
+  name: string,
+  broken: (observed: Observed) => string | undefined
+): Invariant<Observed> => ({ id, name, broken })
+
+const generationsIn = ({ files }: VolumeView): ReadonlyArray<number> =>
+  [...new Set([...files.values()].map((content) => stampOf(content).generation))].sort((a, b) => a - b)
+
+/** @shape (view) -> the newest generation that is in it, -1 without any */
+export const generationOf = (view: VolumeView): number => Math.max(-1, ...generationsIn(view))
+
+/** How a view is not exactly one complete reply; undefined when it is. */
+const notOneReply = ({ view, volume }: Looked): string | undefined => {
+  const generations = generationsIn(view)
+  const [generation] = generations
+  if (generation === undefined) return `${volume.targetPath} holds no file`
+  if (generations.length > 1) return `${volume.targetPath} holds files of generations ${generations.join(" and ")}`
+  const reply = replyOf(volume.class, identityOf(volume), generation)
+  const missing = [...reply.keys()].filter((path) => !view.files.has(path))
+  const surplus = [...view.files.keys()].filter((path) => !reply.has(path))
+  if (missing.length > 0) return `${volume.targetPath} lacks ${missing.join(", ")} of generation ${generation}`
+  if (surplus.length > 0) return `${volume.targetPath} has ${surplus.join(", ")}, unlike generation ${generation}`
+  const torn = [...reply].filter(([path, content]) => view.files.get(path) !== content)
+  return torn.length > 0
+    ? `${volume.targetPath}: ${torn.map(([path]) => path).join(", ")} of generation ${generation} differ from the reply`
+    : undefined
+}
+
+// ---- publish
+
+/** S1: a pod starts on this answer and has no other way to know whether its files are there. */
+export const publishedHoldsOneReply = invariant("S1", "publishedHoldsOneReply", ({ view, volume }: Looked) =>
+  view.mounts === 1 ? notOneReply({ view, volume }) : `${volume.targetPath} has ${view.mounts} mounts after OK`
+)
+
+/** S1: a mount that nobody was told of is what the next publish, or an older driver, would take for a volume. */
+export const failedPublishLeavesNoMount = invariant("S1", "failedPublishLeavesNoMount", ({ view, volume }: Looked) =>
+  view.mounts === 0 ? undefined : `${volume.targetPath} has ${view.mounts} mounts after its first publish failed`
+)
+
+/** S2: key and certificate of different generations do not fit together, for however short a time they are seen. */
+export const readersSeeOneGeneration = invariant("S2", "readersSeeOneGeneration", ({ view, volume }: Looked) => {
+  // While a volume is taken away nobody reads it any more.
+  if (view.dangling && volume.state === "Published")
+    return `${volume.targetPath}/..data leads to a directory that is not there`
+  const generations = generationsIn(view)
+  if (generations.length > 1) return `${volume.targetPath} shows generations ${generations.join(" and ")} at once`
+  return undefined
+})
+
+/** S3: whoever has read a file once counts on it until the pod ends, and a rotated credential may be revoked. */
+export const publishedNeverGoesBack = invariant("S3", "publishedNeverGoesBack", ({ view, volume }: Looked) => {
+  const wrong = notOneReply({ view, volume })
+  if (wrong !== undefined) return `${wrong}, while it is published`
+  const generation = generationOf(view)
+  return generation < volume.generationSeen
+    ? `${volume.targetPath} shows generation ${generation} after ${volume.generationSeen}`
+    : undefined
+})
+
+/** S3: a workload opens its file when it pleases, and has no reason to expect that it is missing for an instant. */
+export const aFileNeverDisappears = invariant(
+  "S3",
+  "aFileNeverDisappears",
+  ({ failure, path }: { readonly path: string; readonly failure: string }) => `${path} cannot be read: ${failure}`
+)
+
+/** S6: content that was fetched with one identity is no business of another pod. */
+export const contentIsThePodsOwn = invariant("S6", "contentIsThePodsOwn", ({ view, volume }: Looked) => {
+  const { podUid, serviceAccountName, source } = identityOf(volume)
+  for (const [path, content] of view.files) {
+    const stamp = stampOf(content)
+    if (stamp.generation < 0) continue
+    if (stamp.source !== source || stamp.podUid !== podUid || stamp.serviceAccountName !== serviceAccountName) {
+      return `${volume.targetPath}/${path} was fetched for pod ${stamp.podUid}, service account ${stamp.serviceAccountName}, class ${stamp.source}`
+    }
+  }
+  return undefined
+})
+
+// ---- unpublish
+
+/** S4: the kubelet forgets the volume on this answer, so that whatever is left stays until the node ends. */
+export const unpublishLeavesNothing = invariant("S4", "unpublishLeavesNothing", ({ view, volume }: Looked) => {
+  if (view.mounts > 0) return `${volume.targetPath} has ${view.mounts} mounts after unpublish was answered OK`
+  return view.exists ? `${volume.targetPath} is there after unpublish was answered OK` : undefined
+})
+
+/** S4: a call that was given up must not come back to life after the volume is gone. */
+export const unpublishedStaysGone = invariant(
+  "S4",
+  "unpublishedStaysGone",
+  ({
+    mounts,
+    volumes
+  }: {
+    readonly mounts: ReadonlyArray<string>
+    readonly volumes: ReadonlyMap<string, SimulatedVolume>
+  }) => {
+    const stray = mounts.filter((path) => (volumes.get(path)?.state ?? "Gone") === "Gone")
+    return stray.length > 0 ? `mounts of no volume: ${stray.join(", ")}` : undefined
+  }
+)
+
+/** S4: a pod must be able to end while the API server or its provider does not work, or the node cannot be drained. */
+export const unpublishNeedsNobody = invariant(
+  "S4",
+  "unpublishNeedsNobody",
+  ({ left, withinMillis }: { readonly left: ReadonlyArray<SimulatedVolume>; readonly withinMillis: number }) =>
+    left.length > 0
+      ? `without API server and providers, ${left.length} volumes are not unpublished after ${withinMillis} ms: ${namesOf(left)}`
+      : undefined
+)
+
+// ---- content
+
+/** S5: a disk, a log or the API server keeps what it gets, and shows it to others than the pod. */
+export const contentStaysOnTmpfs = invariant(
+  "S5",
+  "contentStaysOnTmpfs",
+  ({ hasContent, where }: { readonly where: string; readonly hasContent: boolean }) =>
+    hasContent ? `content of a file is in ${where}` : undefined
+)
+
+/** S12: the driver is root on the node: a path that leaves the volume reaches everything. */
+export const writesStayInside = invariant(
+  "S12",
+  "writesStayInside",
+  ({ insideVolume, mode, path }: { readonly path: string; readonly mode: number; readonly insideVolume: boolean }) => {
+    if (!insideVolume) return `the driver writes ${path}, which is in no volume that it was asked to publish`
+    return (mode & ~0o777) === 0 ? undefined : `the driver writes ${path} with mode ${mode.toString(8)}`
+  }
+)
+
+// ---- pod status
+
+/** S13: rotation, sync and the user learn from this object alone which pod holds what, and where. */
+export const podStatusNamesItsVolume = invariant(
+  "S13",
+  "podStatusNamesItsVolume",
+  (observed: {
+    readonly volume: SimulatedVolume
+    readonly statuses: ReadonlyArray<PodStatusView>
+    /** False: the files were there before, and whether they were recorded could not be found out yet. */
+    readonly mustBeThere: boolean
+  }) => {
+    const { mustBeThere, statuses, volume } = observed
+    const found = statuses.filter(({ targetPath }) => targetPath === volume.targetPath)
+    const [status, other] = found
+    if (status === undefined) {
+      return mustBeThere ? `${volume.targetPath} is published and no pod status names it` : undefined
+    }
+    if (other !== undefined) return `${status.name} and ${other.name} both name ${volume.targetPath}`
+    const { className, mounted, name, ownerUids, podName } = status
+    const says = `${name} says pod ${podName} (owner ${ownerUids.join(", ")}), class ${className}, mounted ${mounted}`
+    return podName === volume.pod.name &&
+      ownerUids.length === 1 &&
+      ownerUids[0] === volume.pod.uid &&
+      className === volume.class.name &&
+      mounted
+      ? undefined
+      : `${says}; the volume is of pod ${volume.pod.name} (${volume.pod.uid}), class ${volume.class.name}`
+  }
+)
+
+/** S13: two volumes that write one object by turns never let it settle, and one of them is not recorded at any time. */
+export const podStatusIsNotTaken = invariant(
+  "S13",
+  "podStatusIsNotTaken",
+  (observed: {
+    readonly before: PodStatusView
+    readonly after: PodStatusView
+    /** The volume that the object was of until now, if it still is one. */
+    readonly holder: SimulatedVolume | undefined
+  }) => {
+    const { after, before, holder } = observed
+    return before.targetPath !== after.targetPath && holder?.state === "Published"
+      ? `${before.name} was of ${before.targetPath}, which is published, and is now of ${after.targetPath}`
+      : undefined
+  }
+)
+
+/** S7: what others have written in our objects is theirs, and they will write it again. */
+export const labelsOfOthersStay = invariant(
+  "S7",
+  "labelsOfOthersStay",
+  ({ after, before }: { readonly before: PodStatusView; readonly after: PodStatusView }) => {
+    const lost = before.labels.filter((label) => !after.labels.includes(label))
+    return lost.length > 0 ? `${before.name} lost the labels ${lost.join(", ")}` : undefined
+  }
+)
+
+// ---- when nothing is wrong any more
+
+const namesOf = (volumes: ReadonlyArray<SimulatedVolume>): string =>
+  volumes.map(({ pod, state, targetPath }) => `${pod.name} ${state} ${targetPath}`).join("; ")
+
+/** L1: what faults have done is over when they are; no pod may need a person to delete it. */
+export const everyVolumeIsPublished = invariant(
+  "L1",
+  "everyVolumeIsPublished",
+  ({ left, withinMillis }: { readonly left: ReadonlyArray<SimulatedVolume>; readonly withinMillis: number }) =>
+    left.length > 0
+      ? `${left.length} volumes are not published ${withinMillis} ms after the last fault: ${namesOf(left)}`
+      : undefined
+)
+
+/** L1: a driver that ends without being told to is restarted again and again, and serves nobody meanwhile. */
+export const driverKeepsRunning = invariant(
+  "L1",
+  "driverKeepsRunning",
+  ({ cause }: { readonly cause: string }) => `the driver ended without being told to: ${cause}`
+)
+
+/** L1: something waits that nobody will wake, or goes round without end. */
+export const runEnds = invariant("L1", "runEnds", ({ message }: { readonly message: string }) => message)
+
+/** L2: rotation promises that an old credential may be revoked after this time. */
+export const newestGenerationArrives = invariant(
+  "L2",
+  "newestGenerationArrives",
+  ({ view, volume, withinMillis }: Looked & { readonly withinMillis: number }) => {
+    const generation = generationOf(view)
+    return generation === volume.class.generation
+      ? undefined
+      : `${volume.targetPath} shows generation ${generation} of ${volume.class.generation} after ${withinMillis} ms`
+  }
+)
+
+interface Quiet {
+  readonly apiWrites: number
+  readonly fileWrites: number
+  readonly quietMillis: number
+}
+
+/** S10: each write wakes every watcher in the cluster, and each new generation every program that watches its files. */
+export const quietMeansNoWrites = invariant(
+  "S10",
+  "quietMeansNoWrites",
+  ({ apiWrites, fileWrites, quietMillis }: Quiet) =>
+    apiWrites + fileWrites > 0
+      ? `${apiWrites} API writes and ${fileWrites} file writes in ${quietMillis} ms in which nothing changed`
+      : undefined
+)
+
+/** L6: right once is not enough: what was reached must stay, without anybody writing it again. */
+export const whatIsReachedStays = invariant("L6", "whatIsReachedStays", ({ view, volume }: Looked) => {
+  const wrong = notOneReply({ view, volume })
+  return volume.state === "Published" ? wrong : `${volume.targetPath} is ${volume.state} though nothing happened`
+})
+
+/** S11: providers bill and throttle by the call, and a restart of the driver is no reason for one. */
+export const providersAreSpared = invariant(
+  "S11",
+  "providersAreSpared",
+  (observed: { readonly volume: SimulatedVolume; readonly calls: number; readonly callsMax: number }) =>
+    observed.calls > observed.callsMax
+      ? `${observed.calls} provider calls for ${observed.volume.targetPath} where ${observed.callsMax} are due`
+      : undefined
+)
+
+/** L5: with the last pod gone, whatever is left is a leak that grows with every pod. */
+export const nothingIsLeft = invariant(
+  "L5",
+  "nothingIsLeft",
+  (observed: {
+    readonly mounts: ReadonlyArray<string>
+    readonly entries: ReadonlyArray<string>
+    readonly statuses: ReadonlyArray<PodStatusView>
+  }) => {
+    const left = [
+      ...observed.mounts.map((path) => `mount ${path}`),
+      ...observed.entries.map((path) => `directory ${path}`),
+      ...observed.statuses.map(({ name }) => `pod status ${name}`)
+    ]
+    return left.length > 0 ? `left below ${PODS_DIRECTORY} or in the API: ${left.join(", ")}` : undefined
+  }
+)
+
+/** S15: a driver runs for months: what it keeps of each pod that ended is what it dies of. */
+export const nothingIsRemembered = invariant(
+  "S15",
+  "nothingIsRemembered",
+  ({ busy, remembered }: { readonly remembered: number; readonly busy: number }) =>
+    remembered + busy > 0 ? `the driver remembers ${remembered} volumes and is busy with ${busy}` : undefined
+)
+
+/** Every promise that is checked. */
+export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string }> = [
+  publishedHoldsOneReply,
+  failedPublishLeavesNoMount,
+  readersSeeOneGeneration,
+  publishedNeverGoesBack,
+  aFileNeverDisappears,
+  unpublishLeavesNothing,
+  unpublishedStaysGone,
+  unpublishNeedsNobody,
+  contentStaysOnTmpfs,
+  contentIsThePodsOwn,
+  labelsOfOthersStay,
+  quietMeansNoWrites,
+  providersAreSpared,
+  writesStayInside,
+  podStatusNamesItsVolume,
+  podStatusIsNotTaken,
+  nothingIsRemembered,
+  everyVolumeIsPublished,
+  driverKeepsRunning,
+  runEnds,
+  newestGenerationArrives,
+  nothingIsLeft,
+  whatIsReachedStays
+]
+
+/** The others of the list, and why they say nothing about what is built today. */
+export const NOT_YET: ReadonlyArray<{ readonly id: string; readonly why: string }> = [
+  { id: "S8", why: "no Kubernetes Secret is synced yet" },
+  { id: "S9", why: "no Kubernetes Secret is synced yet" },
+  { id: "S14", why: "volumes cannot be pinned yet" },
+  { id: "S16", why: "there is no operator yet, and so nobody who writes a CSIDriver" },
+  { id: "S17", why: "there is no operator yet, and so no Removed state" },
+  { id: "S18", why: "no Kubernetes Secret is synced yet, and nobody is elected" },
+  { id: "S19", why: "the other versions do not run here; tests of the on-disk layout stand in" },
+  {
+    id: "S20",
+    why: "Events are best effort while the API server fails; tables check Events and metrics of each failure"
+  },
+  { id: "L3", why: "a refresh cannot be forced yet" },
+  { id: "L4", why: "no Kubernetes Secret is synced yet" },
+  { id: "L7", why: "refreshes are made at a republish; there is no queue of them that could drain" },
+  { id: "L8", why: "the ten seconds are measured on the real driver; that a restart asks no provider is S11 here" },
+  { id: "L9", why: "there is no operator yet" },
+  {
+    id: "L10",
+    why: "classes are broken and corrected in every run, which ends in L1; other wrong objects come with sync"
+  }
+]

@@ -1,0 +1,270 @@
+/**
+ * The kubelet of a simulated node, and the pods that it runs: each volume is published until that succeeds, published
+ * again every one to two minutes, and unpublished until that succeeds; the next pod of that name has another uid.
+ */
+import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
+import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
+import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import { isObject, metadataOf, textAt } from "../KubernetesObject.ts"
+import type { Chance } from "./Chance.ts"
+import type { Faults } from "./Faults.ts"
+import type { History } from "./History.ts"
+import * as Invariants from "./Invariants.ts"
+import type { Lives } from "./Lives.ts"
+import type { Referee } from "./Referee.ts"
+import { type SimulatedClass, type SimulatedVolume, targetPathOf } from "./Volume.ts"
+import type { Witness } from "./Witness.ts"
+
+/** The kubelet's own limit for a CSI call. */
+const CALL_MILLIS = 120_000
+const BACKOFF_MILLIS_MIN = 500
+export const BACKOFF_MILLIS_MAX = 122_000
+const REPUBLISH_MILLIS_MIN = 60_000
+export const REPUBLISH_MILLIS_MAX = 120_000
+const LIFETIME_MILLIS_MAX = 3_600_000
+
+/** A pod that is made again whenever it has ended, under the same name. */
+export interface PodTemplate {
+  readonly name: string
+  readonly namespace: string
+  readonly serviceAccountName: string
+  readonly volumes: ReadonlyArray<{ readonly name: string; readonly class: SimulatedClass }>
+}
+
+/** "Chaos": pods come and go; "Calm": they stay; "Ending": they go. */
+export type Stage = "Chaos" | "Calm" | "Ending"
+
+export interface KubeletOptions {
+  readonly lives: Lives
+  readonly files: FileSystem.FileSystem
+  readonly api: KubernetesApi["Service"]
+  readonly volumes: Map<string, SimulatedVolume>
+  readonly witness: Witness
+  readonly faults: Faults
+  readonly chance: Chance
+  readonly history: History
+  readonly referee: Referee
+}
+
+const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
+const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
+
+export class Kubelet {
+  private readonly it: KubeletOptions
+  private readonly ending = Deferred.makeUnsafe<void>()
+  private stage: Stage = "Chaos"
+
+  constructor(options: KubeletOptions) {
+    this.it = options
+  }
+
+  /** Pods stay from now on, and no new ones come. */
+  calm(): void {
+    this.stage = "Calm"
+  }
+
+  /** All pods go. */
+  end(): void {
+    this.stage = "Ending"
+    Deferred.doneUnsafe(this.ending, Effect.void)
+  }
+
+  private readonly wait = (millis: number) => Effect.timeoutOption(Deferred.await(this.ending), millis)
+
+  // ---- one call
+
+  private request(volume: SimulatedVolume): NodePublishVolumeRequest {
+    const { pod, targetPath, volumeId } = volume
+    return {
+      volumeId,
+      publishContext: {},
+      stagingTargetPath: "",
+      targetPath,
+      volumeCapability: { accessType: "mount", fsType: "", mountFlags: [], volumeMountGroup: "", accessMode: 1 },
+      readonly: true,
+      secrets: {},
+      volumeContext: {
+        secretProviderClass: volume.class.name,
+        "csi.storage.k8s.io/pod.name": pod.name,
+        "csi.storage.k8s.io/pod.namespace": pod.namespace,
+        "csi.storage.k8s.io/pod.uid": pod.uid,
+        "csi.storage.k8s.io/serviceAccount.name": pod.serviceAccountName,
+        "csi.storage.k8s.io/ephemeral": "true"
+      },
+      serviceAccountTokens: undefined
+    }
+  }
+
+  private answered(method: string, volume: SimulatedVolume, answer: string, details: string): void {
+    const { history, witness } = this.it
+    history.count(`${method} ${answer}`)
+    history.note(`${method} ${volume.targetPath} ${answer}`)
+    witness.checkText(`the answer to ${method} ${volume.targetPath}`, details)
+  }
+
+  /** @shape (volume) -> whether it was answered OK */
+  private readonly publish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { chance, faults, lives, witness } = this.it
+    const now = yield* Clock.currentTimeMillis
+    const found = witness.look(volume)
+    const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
+    const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
+    const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
+    const call = lives.call("NodePublishVolume", this.request(volume), { deadlineMillis }).pipe(
+      Effect.as({ code: "OK", details: "" }),
+      Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
+    )
+    const answer = isHasty
+      ? yield* Effect.map(
+          Effect.timeoutOption(call, chance.between(1, 5_000)),
+          Option.getOrElse(() => ({ code: "cancelled", details: "" }))
+        )
+      : yield* call
+    this.answered("publish", volume, answer.code, answer.details)
+    if (answer.code === "OK") {
+      this.checkPublished(volume, found.files.size > 0)
+      return true
+    }
+    // Whoever was cut off, and a driver that has died, may still have to undo.
+    const isFinal = answer.code !== "cancelled" && answer.code !== "CANCELLED" && answer.details !== "Deadline exceeded"
+    const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
+    if (isFinal && isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
+      this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
+    }
+    return false
+  })
+
+  private checkPublished(volume: SimulatedVolume, wasFilled: boolean): void {
+    const { referee, witness } = this.it
+    referee.check(Invariants.publishedHoldsOneReply, { volume, view: witness.look(volume) })
+    if (volume.state === "Publishing") volume.state = "Published"
+    witness.checkVolume(volume)
+    this.checkPodStatus(volume, !wasFilled || volume.recorded)
+  }
+
+  /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
+  checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
+    const { referee, witness } = this.it
+    if (!this.podObjects.has(volume.pod.uid)) return
+    const statuses = witness.statuses()
+    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
+    volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
+  }
+
+  /** @shape (volume) -> whether it was answered OK */
+  private readonly unpublish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { lives, referee, witness } = this.it
+    const { targetPath, volumeId } = volume
+    const deadlineMillis = (yield* Clock.currentTimeMillis) + CALL_MILLIS
+    const answer = yield* lives.call("NodeUnpublishVolume", { volumeId, targetPath }, { deadlineMillis }).pipe(
+      Effect.as({ code: "OK", details: "" }),
+      Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
+    )
+    this.answered("unpublish", volume, answer.code, answer.details)
+    if (answer.code !== "OK") return false
+    referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
+    volume.state = "Gone"
+    return true
+  })
+
+  // ---- one volume
+
+  private readonly untilOk = Effect.fnUntraced(
+    { self: this },
+    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>) {
+      let backoffMillis = BACKOFF_MILLIS_MIN
+      while (yield* isWanted) {
+        if (yield* attempt) return
+        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis)
+        backoffMillis = Math.min(2 * backoffMillis, BACKOFF_MILLIS_MAX)
+      }
+    }
+  )
+
+  private readonly runVolume = Effect.fnUntraced(
+    { self: this },
+    function* (volume: SimulatedVolume, isWanted: Effect.Effect<boolean>, podObjectGone: Effect.Effect<void>) {
+      const { chance, files } = this.it
+      const attempt = this.publish(volume)
+      yield* Effect.orDie(files.makeDirectory(parentOf(volume.targetPath), { recursive: true }))
+      yield* this.untilOk(attempt, isWanted)
+      while (yield* isWanted) {
+        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX))
+        if (yield* isWanted) yield* attempt
+      }
+      yield* podObjectGone
+      volume.state = "Unpublishing"
+      yield* this.untilOk(this.unpublish(volume), Effect.succeed(true))
+      // The kubelet removes what it has made, and nothing else.
+      yield* Effect.orDie(files.remove(parentOf(volume.targetPath), { recursive: true, force: true }))
+    }
+  )
+
+  // ---- one pod
+
+  private readonly podObjects = new Set<string>()
+
+  private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace }: PodTemplate) {
+    const pod = yield* Effect.orDie(
+      this.it.api.request({
+        method: "POST",
+        path: podsPath(namespace),
+        body: { apiVersion: "v1", kind: "Pod", metadata: { name, namespace }, spec: {} }
+      })
+    )
+    const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
+    this.podObjects.add(uid)
+    return uid
+  })
+
+  private readonly deletePod = (uid: string, { name, namespace }: PodTemplate) =>
+    Effect.suspend(() => {
+      if (!this.podObjects.delete(uid)) return Effect.void
+      return Effect.orDie(
+        Effect.asVoid(this.it.api.request({ method: "DELETE", path: `${podsPath(namespace)}/${name}` }))
+      )
+    })
+
+  /** One pod after the other under one name, until no new ones are wanted. */
+  readonly runPods = (template: PodTemplate): Effect.Effect<void> =>
+    Effect.gen({ self: this }, function* () {
+      const { chance, faults, history, volumes } = this.it
+      yield* Effect.sleep(chance.between(0, 5_000))
+      while (this.stage === "Chaos") {
+        const uid = yield* this.createPod(template)
+        history.count("pods")
+        const { name, namespace, serviceAccountName } = template
+        const pod = { name, namespace, uid, serviceAccountName }
+        const own = template.volumes.map((volume): SimulatedVolume => {
+          const targetPath = targetPathOf(uid, volume.name)
+          const volumeId = `csi-${uid}-${volume.name}`
+          return {
+            pod,
+            class: volume.class,
+            volumeId,
+            targetPath,
+            state: "Publishing",
+            recorded: false,
+            generationSeen: 0
+          }
+        })
+        for (const volume of own) volumes.set(volume.targetPath, volume)
+        const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, LIFETIME_MILLIS_MAX)
+        // All volumes of a pod or none: a pod that has begun to end does not come back.
+        let isEnding = false
+        const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
+          isEnding ||= this.stage === "Ending" || (this.stage === "Chaos" && now >= untilMillis)
+          return !isEnding
+        })
+        const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
+        const podObjectGone = isForced ? this.deletePod(uid, template) : Effect.void
+        yield* Effect.forEach(own, (volume) => this.runVolume(volume, isWanted, podObjectGone), {
+          concurrency: own.length,
+          discard: true
+        })
+        yield* this.deletePod(uid, template)
+        for (const { targetPath } of own) volumes.delete(targetPath)
+        yield* this.wait(chance.between(0, 30_000))
+      }
+    })
+}

@@ -1,0 +1,172 @@
+/**
+ * The driver's process, again and again: the unchanged `Driver` on ports that die with it. A life ends between two port
+ * calls (SIGKILL), or in good order (SIGTERM); its fibers are never joined, since a dead process's never end.
+ */
+import { Cause, Context, Deferred, Effect, Exit, FileSystem, Layer, Metric, type Scope } from "effect"
+import type { DriverConfig } from "../../../schemas/Config.ts"
+import { CsiStatus } from "../../../schemas/errors/CsiStatus.ts"
+import * as Driver from "../../../src/Driver.ts"
+import { CsiEndpoint } from "../../../src/ports/CsiEndpoint.ts"
+import { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import { Mounter } from "../../../src/ports/Mounter.ts"
+import { PluginRegistry } from "../../../src/ports/PluginRegistry.ts"
+import { Providers } from "../../../src/ports/Providers.ts"
+import { Shutdown } from "../../../src/ports/Shutdown.ts"
+import { VolumeTable } from "../../../src/volume/VolumeTable.ts"
+import { Life } from "../Life.ts"
+import * as MemoryCsiEndpoint from "../MemoryCsiEndpoint.ts"
+import type { Chance } from "./Chance.ts"
+import type { Faults } from "./Faults.ts"
+import type { History } from "./History.ts"
+import { driverKeepsRunning } from "./Invariants.ts"
+import type { Referee } from "./Referee.ts"
+
+const DOWNTIME_MILLIS_MAX = 30_000
+const DOWNTIME_MILLIS_MIN = 100
+
+/** What the driver reaches the world by. */
+export interface Ports {
+  readonly mounter: Mounter["Service"]
+  readonly fileSystem: FileSystem.FileSystem
+  readonly kubernetes: KubernetesApi["Service"]
+  readonly providers: Providers["Service"]
+  readonly endpoint: CsiEndpoint["Service"]
+}
+
+interface Process {
+  readonly number: number
+  readonly life: Life
+  readonly endpoint: MemoryCsiEndpoint.MemoryCsiEndpoint["Service"]
+  /** Told to stop. */
+  readonly stop: Deferred.Deferred<string>
+  /** Killed, or ended in good order. */
+  readonly ended: Deferred.Deferred<void>
+  table: VolumeTable["Service"] | undefined
+}
+
+export interface Lives {
+  /** Starts the driver, and starts it again some time after it ended; never returns. */
+  readonly supervise: Effect.Effect<never>
+  /** A call as the kubelet makes it: a driver that is not there, or dies meanwhile, is UNAVAILABLE. */
+  readonly call: MemoryCsiEndpoint.Call
+  readonly kill: Effect.Effect<void>
+  readonly stop: Effect.Effect<void>
+  /** The life that is running was not started or ended since `number` was asked for. */
+  readonly number: () => number
+  readonly isAlive: () => boolean
+  /** From now on the driver is not killed any more. */
+  readonly spare: () => void
+  /** What the driver remembers; undefined while none runs. */
+  readonly table: () => VolumeTable["Service"] | undefined
+}
+
+export interface LivesOptions {
+  readonly config: DriverConfig
+  /** Everything but the endpoint, which belongs to one life. */
+  readonly world: Omit<Ports, "endpoint"> & { readonly registry: PluginRegistry["Service"] }
+  /** What is put between the driver and its world. */
+  readonly plant: (ports: Ports) => Ports
+  /** Loggers, and what else a process has. */
+  readonly surroundings: Layer.Layer<never>
+  readonly faults: Faults
+  readonly chance: Chance
+  readonly history: History
+  readonly referee: Referee
+}
+
+const unavailable = (details: string) => new CsiStatus({ grpcCode: "UNAVAILABLE", details })
+
+/** @shape (options) -> Lives; nothing runs until `supervise` does */
+export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { chance, config, faults, history, plant, referee, surroundings, world } = options
+    let number = 0
+    let current: Process | undefined
+
+    const begin = Effect.gen(function* () {
+      number += 1
+      const own = number
+      history.note(`life ${own} begins`)
+      // A socket of its own: whoever is connected to a dead process does not reach the next one.
+      const sockets = yield* Layer.build(Layer.fresh(MemoryCsiEndpoint.layer))
+      const ended = Deferred.makeUnsafe<void>()
+      const stop = Deferred.makeUnsafe<string>()
+      const life = new Life(
+        () => {
+          history.note(`life ${own} ends`)
+          history.count(Deferred.isDoneUnsafe(stop) ? "stops" : "kills")
+          Deferred.doneUnsafe(ended, Effect.void)
+        },
+        (site) => {
+          history.count(`call ${site}`)
+          history.note(`${own} ${site}`)
+        }
+      )
+      const process: Process = {
+        number: own,
+        life,
+        endpoint: Context.get(sockets, MemoryCsiEndpoint.MemoryCsiEndpoint),
+        stop,
+        ended,
+        table: undefined
+      }
+      const { killEveryCalls } = faults.plan
+      if (faults.active && killEveryCalls > 0) life.killAtBoundary(1 + chance.below(2 * killEveryCalls))
+      current = process
+      const ports = plant({ ...world, endpoint: Context.get(sockets, CsiEndpoint) })
+      const context = Context.make(Mounter, life.mounter(ports.mounter)).pipe(
+        Context.add(FileSystem.FileSystem, life.fileSystem(ports.fileSystem)),
+        Context.add(KubernetesApi, life.kubernetes(ports.kubernetes)),
+        Context.add(Providers, life.providers(ports.providers)),
+        Context.add(PluginRegistry, life.pluginRegistry(world.registry)),
+        Context.add(CsiEndpoint, ports.endpoint),
+        Context.add(Shutdown, Shutdown.of({ requested: Deferred.await(process.stop) })),
+        Context.add(Metric.MetricRegistry, new Map())
+      )
+      const program = Effect.gen(function* () {
+        process.table = yield* VolumeTable
+        yield* Driver.run(config, "simulated")
+      }).pipe(Effect.provide(Layer.provideMerge(Driver.layer(config), surroundings)), Effect.provideContext(context))
+      const fiber = yield* Effect.forkDetach(program)
+      fiber.addObserver((exit) => {
+        if (!life.isAlive) return
+        const isTold = Deferred.isDoneUnsafe(process.stop)
+        if (Exit.isFailure(exit) || !isTold) {
+          referee.check(driverKeepsRunning, { cause: Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "no failure" })
+        }
+        // The process ends with its main fiber.
+        life.kill()
+      })
+      return process
+    })
+
+    const supervise = Effect.gen(function* () {
+      for (;;) {
+        const { ended } = yield* begin
+        yield* Deferred.await(ended)
+        yield* Effect.sleep(faults.active ? chance.between(DOWNTIME_MILLIS_MIN, DOWNTIME_MILLIS_MAX) : 1_000)
+      }
+    }).pipe(Effect.scoped)
+
+    const call: MemoryCsiEndpoint.Call = (method, request, callOptions) =>
+      Effect.suspend(() => {
+        if (current === undefined || !current.life.isAlive) return Effect.fail(unavailable("No connection established"))
+        return Effect.raceFirst(
+          current.endpoint.call(method, request, callOptions),
+          Effect.andThen(Deferred.await(current.ended), Effect.fail(unavailable("the connection was closed")))
+        )
+      })
+
+    return {
+      supervise,
+      call,
+      kill: Effect.sync(() => current?.life.kill()),
+      stop: Effect.sync(() => {
+        if (current !== undefined) Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
+      }),
+      number: () => number,
+      isAlive: () => current?.life.isAlive === true,
+      spare: () => current?.life.killAtBoundary(Number.POSITIVE_INFINITY),
+      table: () => (current?.life.isAlive === true ? current.table : undefined)
+    }
+  })

@@ -1,0 +1,85 @@
+/**
+ * The volumes of a simulated node, and what a provider answers for them: every file says which generation it is of and
+ * for whom it was fetched, so that whoever reads it can tell a mixture, an older one and somebody else's.
+ */
+import type { PodIdentity } from "../../../src/volume/VolumeRecord.ts"
+
+/** A SecretProviderClass, and the newest generation of its content. */
+export interface SimulatedClass {
+  readonly namespace: string
+  readonly name: string
+  readonly provider: string
+  /** How many files at most, besides the one that is in every generation. */
+  readonly filesMax: number
+  /** One name is a file in even generations and a directory in odd ones. */
+  readonly flips: boolean
+  generation: number
+}
+
+export interface SimulatedVolume {
+  readonly pod: PodIdentity
+  readonly class: SimulatedClass
+  readonly volumeId: string
+  readonly targetPath: string
+  /** What the kubelet believes: "Published" from the first OK until it wants the volume gone. */
+  state: "Publishing" | "Published" | "Unpublishing" | "Gone"
+  /** A pod status has named it while it was published. */
+  recorded: boolean
+  /** The newest generation that was seen in it while it was published. */
+  generationSeen: number
+}
+
+/** In every file's content, and allowed nowhere but on tmpfs. */
+export const MARK = "marked-content"
+/** This file is in every generation. */
+export const ALWAYS = "base"
+
+export const PODS_DIRECTORY = "/var/lib/kubelet/pods"
+
+export const targetPathOf = (podUid: string, volumeName: string): string =>
+  `${PODS_DIRECTORY}/${podUid}/volumes/kubernetes.io~csi/${volumeName}/mount`
+
+/** @shape (path) -> the target path that it is at or below, undefined outside of all volumes */
+export const targetPathIn = (path: string): string | undefined =>
+  /^\/var\/lib\/kubelet\/pods\/[^/]+\/volumes\/kubernetes\.io~csi\/[^/]+\/mount(?=\/|$)/u.exec(path)?.[0]
+
+export const sourceOf = ({ name, namespace }: Pick<SimulatedClass, "namespace" | "name">): string =>
+  `${namespace}/${name}`
+
+/** @shape (class, generation) -> relative paths of that generation's files; names come and go with generations */
+export const pathsOf = ({ filesMax, flips }: SimulatedClass, generation: number): ReadonlyArray<string> => {
+  const paths = [ALWAYS]
+  for (let index = 1; index <= filesMax; index++) {
+    if ((generation + index) % 3 !== 0) paths.push(index % 2 === 0 ? `tls/part-${index}` : `file-${index}`)
+  }
+  if (flips) paths.push(generation % 2 === 0 ? "flip" : "flip/inner")
+  return paths
+}
+
+/** For whom content was fetched. */
+export interface Identity {
+  readonly source: string
+  readonly podUid: string
+  readonly serviceAccountName: string
+}
+
+export const identityOf = (volume: SimulatedVolume): Identity => ({
+  source: sourceOf(volume.class),
+  podUid: volume.pod.uid,
+  serviceAccountName: volume.pod.serviceAccountName
+})
+
+const SEPARATOR = "|"
+
+const contentOf = ({ podUid, serviceAccountName, source }: Identity, generation: number, path: string): string =>
+  [MARK, generation, source, serviceAccountName, podUid, path].join(SEPARATOR)
+
+/** @shape (class, identity, generation) -> content by relative path: one complete reply */
+export const replyOf = (of: SimulatedClass, identity: Identity, generation: number): ReadonlyMap<string, string> =>
+  new Map(pathsOf(of, generation).map((path) => [path, contentOf(identity, generation, path)]))
+
+/** @shape (content) -> what it says of itself; generation -1 for what no provider has answered */
+export const stampOf = (content: string): Identity & { readonly generation: number } => {
+  const [mark, generation, source = "", serviceAccountName = "", podUid = ""] = content.split(SEPARATOR)
+  return { generation: mark === MARK ? Number(generation) : -1, source, podUid, serviceAccountName }
+}

@@ -1,0 +1,210 @@
+/**
+ * Sees every call of the driver that changes the node or the API, and checks at that instant what must always be true.
+ * It looks at the world directly: no other fiber runs meanwhile, and no fault reaches it.
+ */
+import { type Context, Effect, FileSystem } from "effect"
+import { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import { Mounter } from "../../../src/ports/Mounter.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
+import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
+import type { MemoryNode } from "../MemoryNode.ts"
+import type { History } from "./History.ts"
+import * as Invariants from "./Invariants.ts"
+import type { Referee } from "./Referee.ts"
+import { MARK, PODS_DIRECTORY, type SimulatedVolume, targetPathIn } from "./Volume.ts"
+
+const POD_STATUSES = "secretproviderclasspodstatuses"
+const WRITES: ReadonlySet<string> = new Set(["POST", "PUT", "PATCH", "DELETE"])
+
+export interface World {
+  readonly files: FileSystem.FileSystem
+  readonly node: MemoryNode["Service"]
+  readonly control: MemoryKubernetes["Service"]
+  /** Every volume that there has been, by target path. */
+  readonly volumes: Map<string, SimulatedVolume>
+  readonly referee: Referee
+  readonly history: History
+}
+
+const decoder = new TextDecoder()
+
+const podStatusOf = (object: JsonObject): Invariants.PodStatusView => {
+  const metadata = metadataOf(object)
+  const status = objectAt(object, "status")
+  return {
+    name: textAt(metadata, "name") ?? "",
+    podName: textAt(status, "podName") ?? "",
+    className: textAt(status, "secretProviderClassName") ?? "",
+    targetPath: textAt(status, "targetPath") ?? "",
+    ownerUids: listAt(metadata, "ownerReferences").flatMap((owner) =>
+      isObject(owner) ? [textAt(owner, "uid") ?? ""] : []
+    ),
+    labels: Object.keys(objectAt(metadata, "labels")),
+    mounted: status["mounted"] === true
+  }
+}
+
+/** Every file below a path, through links; what leads nowhere is left out. */
+const readBelow = (
+  files: FileSystem.FileSystem,
+  path: string,
+  name: string,
+  found: Map<string, string>
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const { type } = yield* files.stat(path)
+    if (type === "File") found.set(name, yield* files.readFileString(path))
+    if (type !== "Directory") return
+    for (const entry of yield* files.readDirectoryEntries(path)) {
+      yield* readBelow(files, `${path}/${entry.name}`, `${name}/${entry.name}`, found)
+    }
+  }).pipe(Effect.ignore)
+
+export class Witness {
+  private readonly world: World
+  private readonly atOnce: <A, E>(effect: Effect.Effect<A, E>) => A
+
+  constructor(world: World, context: Context.Context<never>) {
+    this.world = world
+    this.atOnce = Effect.runSyncWith(context)
+  }
+
+  // ---- looking
+
+  mounts(): ReadonlyArray<string> {
+    return this.atOnce(this.world.node.mounts).map(({ path }) => path)
+  }
+
+  /** Everything that is at and below the kubelet's pods directory, without what the kubelet makes itself. */
+  entries(): ReadonlyArray<string> {
+    return this.atOnce(this.world.node.snapshot(PODS_DIRECTORY))
+      .map(({ path }) => path)
+      .filter((path) => targetPathIn(path) !== undefined)
+  }
+
+  look({ targetPath }: SimulatedVolume): Invariants.VolumeView {
+    const { files } = this.world
+    const mounts = this.mounts().filter((path) => path === targetPath).length
+    const found = new Map<string, string>()
+    const view = Effect.gen(function* () {
+      const names = (yield* files.readDirectoryEntries(targetPath)).map(({ name }) => name)
+      const dangling = names.includes("..data") && !(yield* files.exists(`${targetPath}/..data`))
+      for (const name of names.filter((it) => !it.startsWith(".."))) {
+        yield* readBelow(files, `${targetPath}/${name}`, name, found)
+      }
+      return { exists: true, dangling }
+    })
+    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false })))
+    return { ...seen, mounts, files: found }
+  }
+
+  statuses(): ReadonlyArray<Invariants.PodStatusView> {
+    return this.atOnce(this.world.control.all(POD_STATUSES)).map(podStatusOf)
+  }
+
+  // ---- checking
+
+  /** What is true of a volume at any time. */
+  checkVolume(volume: SimulatedVolume): void {
+    const { referee } = this.world
+    const view = this.look(volume)
+    referee.check(Invariants.readersSeeOneGeneration, { view, volume })
+    referee.check(Invariants.contentIsThePodsOwn, { view, volume })
+    if (volume.state !== "Published") return
+    referee.check(Invariants.publishedNeverGoesBack, { view, volume })
+    volume.generationSeen = Math.max(volume.generationSeen, Invariants.generationOf(view))
+  }
+
+  private checkPath(path: string): void {
+    const volume = this.world.volumes.get(targetPathIn(path) ?? "")
+    if (volume !== undefined) this.checkVolume(volume)
+  }
+
+  private checkMounts(): void {
+    const { referee, volumes } = this.world
+    referee.check(Invariants.unpublishedStaysGone, { mounts: this.mounts(), volumes })
+  }
+
+  /** No content may be in a text that leaves the driver. */
+  checkText(where: string, text: string): void {
+    this.world.referee.check(Invariants.contentStaysOnTmpfs, { where, hasContent: text.includes(MARK) })
+  }
+
+  private checkWrite(path: string, data: Uint8Array, mode: number): void {
+    const { referee, volumes } = this.world
+    const targetPath = targetPathIn(path)
+    const volume = volumes.get(targetPath ?? "")
+    const insideVolume = volume?.state === "Publishing" || volume?.state === "Published"
+    referee.check(Invariants.writesStayInside, { path, mode, insideVolume })
+    const onTmpfs = targetPath !== undefined && this.mounts().includes(targetPath)
+    if (!onTmpfs) this.checkText(`${path}, which is on the node's disk`, decoder.decode(data))
+  }
+
+  // ---- ports
+
+  /** Counts a call that changes something, and looks at what it was about when it has ended, well or not. */
+  private readonly changing = <A, E>(figure: string, effect: Effect.Effect<A, E>, after: () => void) =>
+    Effect.suspend(() => {
+      this.world.history.count(figure)
+      return Effect.ensuring(effect, Effect.sync(after))
+    })
+
+  fileSystem(files: FileSystem.FileSystem): FileSystem.FileSystem {
+    const changing = <A, E>(path: string, effect: Effect.Effect<A, E>) =>
+      this.changing("file writes", effect, () => this.checkPath(path))
+    return FileSystem.make({
+      ...files,
+      chmod: (path, mode) => changing(path, files.chmod(path, mode)),
+      chown: (path, uid, gid) => changing(path, files.chown(path, uid, gid)),
+      makeDirectory: (path, options) => changing(path, files.makeDirectory(path, options)),
+      remove: (path, options) => changing(path, files.remove(path, options)),
+      rename: (from, to) => changing(to, files.rename(from, to)),
+      symlink: (target, path) => changing(path, files.symlink(target, path)),
+      writeFile: (path, data, options) =>
+        Effect.suspend(() => {
+          this.checkWrite(path, data, options?.mode ?? 0o666)
+          return changing(path, files.writeFile(path, data, options))
+        })
+    })
+  }
+
+  mounter(mounter: Mounter["Service"]): Mounter["Service"] {
+    const changing = <A, E>(path: string, effect: Effect.Effect<A, E>) =>
+      this.changing("mount calls", effect, () => {
+        this.checkPath(path)
+        this.checkMounts()
+      })
+    return Mounter.of({
+      ...mounter,
+      mountTmpfs: (path, options) => changing(path, mounter.mountTmpfs(path, options)),
+      unmount: (path) => changing(path, mounter.unmount(path))
+    })
+  }
+
+  kubernetes(api: KubernetesApi["Service"]): KubernetesApi["Service"] {
+    return KubernetesApi.of({
+      watch: api.watch,
+      request: (request) =>
+        Effect.suspend(() => {
+          const { body, method, path } = request
+          if (!WRITES.has(method)) return api.request(request)
+          this.world.history.count("API writes")
+          this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
+          const name = method === "PUT" && path.includes(`/${POD_STATUSES}/`) ? path.split("/").at(-1) : undefined
+          const before = name === undefined ? undefined : this.statuses().find((status) => status.name === name)
+          return Effect.tap(api.request(request), () =>
+            Effect.sync(() => {
+              if (before !== undefined && isObject(body)) this.checkReplaced(before, podStatusOf(body))
+            })
+          )
+        })
+    })
+  }
+
+  private checkReplaced(before: Invariants.PodStatusView, after: Invariants.PodStatusView): void {
+    const { referee, volumes } = this.world
+    const holder = volumes.get(before.targetPath)
+    referee.check(Invariants.podStatusIsNotTaken, { before, after, holder })
+    referee.check(Invariants.labelsOfOthersStay, { before, after })
+  }
+}
