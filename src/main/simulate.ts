@@ -98,7 +98,7 @@ const details = ({ history, plan, rotationEnabled, volumes }: NodeSimulationResu
     ),
     ...folded(
       "drawn",
-      listed(rates.map(([name, rate]) => [name, rate < 1 ? Number(rate.toFixed(3)) : Math.round(rate)]))
+      listed(rates.map(([name, rate]) => [name, rate < 1 ? Number(rate.toPrecision(2)) : Math.round(rate)]))
     ),
     ...folded("publish", listed(history.figuresOf("publish "))),
     ...folded("unpublish", listed(history.figuresOf("unpublish "))),
