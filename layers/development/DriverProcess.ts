@@ -11,14 +11,17 @@ export class DriverDied extends Data.TaggedError("DriverDied")<{ readonly messag
 /**
  * Flags of Node, in the image's command too: a small young generation, a bound on the old one, and neither optimizing
  * compilers nor threads for them. A node mounts a few volumes a second at most; machine code made once from bytecode is
- * fast enough for some hundred, and optimizing costs 12 MiB that stay.
+ * fast enough for some hundred, and optimizing costs 12 MiB that stay. Code that is not used any more is thrown away by
+ * the collections of `layers/real/MemoryTrim.ts`, which finds the collector by the last flag.
  */
 export const NODE_FLAGS = [
   "--max-semi-space-size=1",
   "--max-old-space-size=64",
   "--no-opt",
   "--no-maglev",
-  "--v8-pool-size=0"
+  "--v8-pool-size=0",
+  "--flush-baseline-code",
+  "--expose-gc"
 ] as const
 /** Environment of the image: one malloc arena instead of one per thread. */
 export const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: "1" }

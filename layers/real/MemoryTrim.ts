@@ -9,8 +9,9 @@ import { runInNewContext } from "node:vm"
 import { Cause, Effect, Schedule, type Scope } from "effect"
 
 const loadCollector = (): (() => void) => {
-  setFlagsFromString("--expose-gc")
-  const collect: unknown = runInNewContext("gc")
+  if (globalThis.gc === undefined) setFlagsFromString("--expose-gc")
+  // Node without the flag shows it only in a new context, which then stays in memory.
+  const collect: unknown = globalThis.gc ?? runInNewContext("gc")
   return typeof collect === "function"
     ? () => void collect({ type: "major", execution: "sync", flavor: "last-resort" })
     : () => {}
