@@ -8,6 +8,7 @@
  */
 import { Clock, Effect, FileSystem } from "effect"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
+import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { MountFailed } from "../../schemas/errors/MountFailed.ts"
 import {
   ProviderAnswerInvalid,
@@ -36,7 +37,7 @@ import { providerRetry } from "../reconciler/Schedules.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
 import * as AtomicWriter from "./AtomicWriter.ts"
-import { type Decision, decide } from "./Decision.ts"
+import { type Decision, decide, type Observed } from "./Decision.ts"
 import * as MountedFiles from "./MountedFiles.ts"
 import * as PodStatus from "./PodStatus.ts"
 import { providerRequest } from "./ProviderRequest.ts"
@@ -260,11 +261,15 @@ const ask = Effect.fnUntraced(function* (
   )
 })
 
-/** Fetches and writes the content of a mounted volume, then records it. */
+/**
+ * Fetches and writes the content of a mounted volume, then records it. `mayBeRecorded`: another life of the driver may
+ * have done so, under a name that this one does not know.
+ */
 const fill = Effect.fnUntraced(function* (
   volume: Volume,
   usableClass: UsableClass,
-  known: Pick<VolumeRecord, "objectVersions" | "podStatusName"> | undefined
+  known: Pick<VolumeRecord, "objectVersions" | "podStatusName"> | undefined,
+  mayBeRecorded: boolean
 ) {
   const { pod, targetPath, className } = volume
   const contentNotMounted = (reason: ContentNotMounted["reason"]) => new ContentNotMounted({ pod: podKey(pod), reason })
@@ -299,14 +304,20 @@ const fill = Effect.fnUntraced(function* (
     table.set(record)
     return { changed, record }
   }
+  const notWritten = (reason: KubernetesApiFailed) => new PodStatusNotWritten({ pod: podKey(pod), reason })
+  // Two volumes may want one name. Which of them got it is not decided anew, or one volume would have two objects.
+  const found =
+    known?.podStatusName === undefined && mayBeRecorded
+      ? yield* Effect.mapError(PodStatus.find({ pod, secretProviderClassName: className, targetPath }), notWritten)
+      : undefined
   const { name } = yield* PodStatus.record({
     nodeId,
     pod,
     secretProviderClassName: className,
     targetPath,
     objectVersions,
-    knownName: known?.podStatusName
-  }).pipe(Effect.mapError((reason) => new PodStatusNotWritten({ pod: podKey(pod), reason })))
+    knownName: known?.podStatusName ?? found?.name
+  }).pipe(Effect.mapError(notWritten))
   const recorded = { ...record, podStatusName: name }
   table.set(recorded)
   return { changed, record: recorded }
@@ -340,7 +351,11 @@ const mountTarget = Effect.fnUntraced(function* (volume: Volume, leftover: boole
 })
 
 /** Mounts and fills; what was mounted is unmounted again unless all of it succeeded. */
-const mount = Effect.fn("NodePublish.mount")(function* (volume: Volume, leftover: boolean, progress: Progress) {
+const mount = Effect.fn("NodePublish.mount")(function* (
+  volume: Volume,
+  { leftover, mayBeRecorded }: { readonly leftover: boolean; readonly mayBeRecorded: boolean },
+  progress: Progress
+) {
   const table = yield* VolumeTable
   table.remove(volume.targetPath)
   if (isMock(volume)) return yield* mountTarget(volume, leftover)
@@ -354,16 +369,20 @@ const mount = Effect.fn("NodePublish.mount")(function* (volume: Volume, leftover
   )
   yield* Effect.acquireUseRelease(
     mountTarget(volume, leftover),
-    () => fill(volume, usableClass, undefined),
+    () => fill(volume, usableClass, undefined, mayBeRecorded),
     (_, exit) => (exit._tag === "Success" ? Effect.void : undo(volume.targetPath))
   )
 })
 
 /** Newer content for a volume that is in use. What the provider or the API server did wrong does not reach the caller:
  * the pod keeps its files, and a kubelet without the fix for its issue 121271 would take an error for a lost volume. */
-const refresh = Effect.fn("NodePublish.refresh")(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
+const refresh = Effect.fn("NodePublish.refresh")(function* (
+  volume: Volume,
+  { known, record }: { readonly known: VolumeRecord; readonly record: Observed["record"] },
+  progress: Progress
+) {
   const usableClass = yield* readClass(volume, progress)
-  yield* fill(volume, usableClass, known).pipe(
+  yield* fill(volume, usableClass, known, record === "Unknown").pipe(
     Effect.flatMap(({ changed }) =>
       changed
         ? Effect.void
@@ -394,8 +413,11 @@ const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
     yield* Clock.currentTimeMillis
   )
   progress.decision = decision._tag
-  if (decision._tag === "Mount") yield* mount(volume, decision.leftover, progress)
-  if (decision._tag === "Refresh" && learnt !== undefined) yield* refresh(volume, learnt.known, progress)
+  if (decision._tag === "Mount") {
+    // Where there is not even a directory, nobody was before.
+    yield* mount(volume, { leftover: decision.leftover, mayBeRecorded: state !== "Missing" }, progress)
+  }
+  if (decision._tag === "Refresh" && learnt !== undefined) yield* refresh(volume, learnt, progress)
 })
 
 // ---- the call

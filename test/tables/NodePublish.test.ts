@@ -571,6 +571,26 @@ describe("NodePublish: first mounts", () => {
     )
   )
 
+  it.effect("Q14 mounted again after a reboot, a volume keeps the pod status that it had to give another name", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const second = Node.targetOf(Node.POD.uid, "more")
+        yield* Node.putClass()
+        for (const targetPath of [Node.TARGET, second]) {
+          yield* Node.prepareTarget(targetPath)
+          yield* call({ ...Node.request, targetPath })
+        }
+        const before = (yield* podStatuses).map((status) => Object(status["metadata"]).name)
+        // The name that both wanted is free by now.
+        yield* Node.removePodStatus(before.find((name) => !/-[0-9a-z]{13}$/u.test(name)))
+        yield* (yield* MemoryNode).reboot
+        yield* call({ ...Node.request, targetPath: second })
+        const found = (yield* podStatuses).map((status) => Object(status["status"]).targetPath)
+        assert.deepStrictEqual(found, [second])
+      })
+    )
+  )
+
   it.effect("concurrent calls for one target run one after the other: one mount, one provider call", () =>
     inWorld((provider) =>
       Effect.gen(function* () {
