@@ -43,6 +43,13 @@ describe("the driver on a simulated node", () => {
     assert.isAbove(result.history.figure("checks"), 1_000)
   })
 
+  it.each([{ seed: 2002, hours: 1.5, found: "S13: a volume whose record could not be read got a second pod status" }])(
+    "keeps what once failed: seed $seed ($found)",
+    ({ hours, seed }) => {
+      assert.strictEqual(broken(run({ seed, hours })), "")
+    }
+  )
+
   it("most of what can go wrong does go wrong within these seeds", () => {
     const some = [2, 4, 8].map(runOf)
     const sum = (figure: string) => some.reduce((total, { history }) => total + history.figure(figure), 0)

@@ -47,7 +47,7 @@ export const sourceOf = ({ name, namespace }: Pick<SimulatedClass, "namespace" |
   `${namespace}/${name}`
 
 /** @shape (class, generation) -> relative paths of that generation's files; names come and go with generations */
-export const pathsOf = ({ filesMax, flips }: SimulatedClass, generation: number): ReadonlyArray<string> => {
+const pathsOf = ({ filesMax, flips }: SimulatedClass, generation: number): ReadonlyArray<string> => {
   const paths = [ALWAYS]
   for (let index = 1; index <= filesMax; index++) {
     if ((generation + index) % 3 !== 0) paths.push(index % 2 === 0 ? `tls/part-${index}` : `file-${index}`)
