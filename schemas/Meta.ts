@@ -11,18 +11,18 @@ export const open = <const F extends Schema.Struct.Fields>(fields: F) =>
   Schema.StructWithRest(Schema.Struct(fields), [Schema.Record(Schema.String, Schema.Unknown)])
 
 /** Only the declared fields are kept. */
-export const closed = <const F extends Schema.Struct.Fields>(fields: F) => Schema.Struct(fields)
+const closed = <const F extends Schema.Struct.Fields>(fields: F) => Schema.Struct(fields)
 
 export const StringMap = Schema.Record(Schema.String, Schema.String)
 export type StringMap = typeof StringMap.Type
 
-export const OwnerReference = open({
+const OwnerReference = open({
   apiVersion: Schema.String,
   kind: Schema.String,
   name: Schema.String,
   uid: Schema.String
 })
-export type OwnerReference = typeof OwnerReference.Type
+type OwnerReference = typeof OwnerReference.Type
 
 const metaFields = {
   name: Schema.optionalKey(Schema.String),

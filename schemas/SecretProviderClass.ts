@@ -9,12 +9,12 @@ import { CachedMeta, StringMap } from "./Meta.ts"
 const text = (description: string) => Schema.optionalKey(Schema.String.annotate({ description }))
 const strings = (description: string) => Schema.optionalKey(StringMap.annotate({ description }))
 
-export const SecretObjectData = Schema.Struct({
+const SecretObjectData = Schema.Struct({
   objectName: text("path of the mounted file, relative to the volume"),
   key: text("key of the Secret's data that gets the file's content")
 })
 
-export const SecretObject = Schema.Struct({
+const SecretObject = Schema.Struct({
   secretName: text("name of the Secret"),
   type: text("type of the Secret"),
   labels: strings("labels of the Secret"),

@@ -5,12 +5,12 @@ import { Schema } from "effect"
 import { ObjectMeta, open } from "./Meta.ts"
 
 /** One object of the provider, and the version that is mounted; the version may be empty. */
-export const ObjectVersion = Schema.Struct({
+const ObjectVersion = Schema.Struct({
   id: Schema.optionalKey(Schema.String.annotate({ description: "the provider's name for the object" })),
   version: Schema.optionalKey(Schema.String.annotate({ description: "the version that is mounted" }))
 })
 
-export const PodStatusFields = {
+const PodStatusFields = {
   podName: Schema.optionalKey(Schema.String.annotate({ description: "the pod that uses the volume" })),
   secretProviderClassName: Schema.optionalKey(Schema.String.annotate({ description: "the class it was made from" })),
   mounted: Schema.optionalKey(Schema.Boolean.annotate({ description: "true once files are mounted" })),

@@ -37,7 +37,7 @@ export const layer = (config: DriverConfig) =>
 type Programs = Mounter | Providers | KubernetesApi | FileSystem.FileSystem | Layer.Success<ReturnType<typeof layer>>
 
 /** One effect per RPC, each logged. */
-export const handlers = (config: DriverConfig, version: string) =>
+const handlers = (config: DriverConfig, version: string) =>
   Effect.map(Effect.context<Programs>(), (context): CsiHandlers => {
     const nothing = {}
     return {
@@ -82,7 +82,7 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
   const endpoint = yield* CsiEndpoint
   const shutdown = yield* Shutdown
   const health = yield* Health
-  const loops = yield* FiberSet.make<never>()
+  const loops = yield* FiberSet.make<never, never>()
   if (config.kubeletRegistrationPath !== "") health.requireRegistration()
   yield* endpoint.serve(config.endpoint, yield* handlers(config, version), { graceMillis: config.shutdownGraceMillis })
   health.setServing(true)

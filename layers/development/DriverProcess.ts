@@ -24,7 +24,7 @@ export const NODE_FLAGS = [
   "--expose-gc"
 ] as const
 /** Environment of the image: one malloc arena instead of one per thread. */
-export const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: "1" }
+const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: "1" }
 
 export interface DriverProcess {
   readonly pid: number

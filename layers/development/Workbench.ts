@@ -20,7 +20,7 @@ import * as Kubelet from "./Kubelet.ts"
 export const NODE_NAME = "workbench-node"
 const TOKEN = "workbench-token"
 
-export interface DriverOptions {
+interface DriverOptions {
   /** Added to the workbench's own; the last one of a kind wins. */
   readonly flags?: ReadonlyArray<string>
   readonly environment?: Readonly<Record<string, string>>

@@ -8,7 +8,7 @@
 import { Clock, Context, Data, Duration, Effect, type Exit, Random, Scheduler } from "effect"
 
 /** A small generator with good spread (splitmix32): numbers in [0, 1). */
-export const makeRandom = (seed: number): (() => number) => {
+const makeRandom = (seed: number): (() => number) => {
   let state = seed | 0
   return () => {
     state = (state + 0x9e3779b9) | 0

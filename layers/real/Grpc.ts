@@ -14,10 +14,13 @@ import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 // grpc-js would write lines of its own to stderr; everything that it has to say reaches us as an error as well.
 grpc.setLogVerbosity(grpc.logVerbosity.NONE)
 
-export const codeName = (code: grpc.status): GrpcCode => GRPC_CODES[code] ?? "UNKNOWN"
+/** Nobody asks grpc-js for its statistics of channels. */
+export const QUIET = { "grpc.enable_channelz": 0 } as const
+
+const codeName = (code: grpc.status): GrpcCode => GRPC_CODES[code] ?? "UNKNOWN"
 
 /** What a handler may know of its call. */
-export interface ServedCall {
+interface ServedCall {
   /** Milliseconds since the epoch; Infinity when the caller never stops waiting. */
   readonly deadlineMillis: number
 }
@@ -141,7 +144,7 @@ export const serve = Effect.fnUntraced(function* (options: {
 }): Effect.fn.Return<void, EndpointFailed, Scope.Scope> {
   const { graceMillis, listen, register } = options
   const underWay: Calls = new Set()
-  const server = new grpc.Server()
+  const server = new grpc.Server(QUIET)
   register(server, handlingWith(yield* Effect.context<never>(), underWay))
   yield* Effect.addFinalizer(() => stop(server, underWay, graceMillis))
   if ("socket" in listen) yield* bindSocket(server, listen.socket, listen.mode)

@@ -16,7 +16,7 @@ import { ProviderCallFailed, ProviderNameInvalid, ProviderNotFound } from "../..
 import type { MountRequest, MountResponse } from "../../schemas/Provider.ts"
 import { PROVIDER_API_VERSION } from "../../schemas/Provider.ts"
 import { Providers } from "../../src/ports/Providers.ts"
-import { type CallFailed, unary } from "./Grpc.ts"
+import { type CallFailed, QUIET, unary } from "./Grpc.ts"
 
 export interface ProviderSocketsOptions {
   /** In search order. */
@@ -140,6 +140,7 @@ export const layer = ({ directories, maxReceiveBytes }: ProviderSocketsOptions):
       )
       const connect = (provider: string, located: Located): Connection => {
         const client = new grpc.Client(`unix:${located.path}`, grpc.credentials.createInsecure(), {
+          ...QUIET,
           "grpc.default_authority": "localhost",
           "grpc.max_receive_message_length": maxReceiveBytes,
           "grpc.initial_reconnect_backoff_ms": 100,

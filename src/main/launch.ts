@@ -15,9 +15,12 @@ import * as PluginRegistrySocket from "../../layers/real/PluginRegistrySocket.ts
 import * as ProcessShutdown from "../../layers/real/ProcessShutdown.ts"
 import * as ProviderSockets from "../../layers/real/ProviderSockets.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
+import type { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
+import type { KubernetesConfigInvalid } from "../../schemas/errors/KubernetesConfigInvalid.ts"
 import { Health } from "../csi/Health.ts"
 import * as Driver from "../Driver.ts"
 import type { Mounter } from "../ports/Mounter.ts"
+import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
 import { VolumeTable } from "../volume/VolumeTable.ts"
 import { buildInfo } from "./buildInfo.ts"
@@ -85,14 +88,22 @@ const program = (config: DriverConfig, mounter: Layer.Layer<Mounter>) =>
     Effect.provide(Driver.layer(config).pipe(Layer.provideMerge(ports(config)), Layer.provideMerge(mounter)))
   )
 
+/** What ended the driver, and what to do about it. */
+const logEnd = (cause: Cause.Cause<EndpointFailed | KubernetesConfigInvalid>) => {
+  if (Cause.hasInterruptsOnly(cause)) return Effect.void
+  const failure = Cause.findErrorOption(cause)
+  return failure._tag === "None"
+    ? Effect.logError("unrecoverable error encountered", cause)
+    : Effect.logError("unrecoverable error encountered", {
+        [LogKeys.error]: failure.value.message,
+        [LogKeys.remedy]: failure.value.remedy,
+        [LogKeys.code]: failure.value.code
+      })
+}
+
 const runForever = (config: DriverConfig, mounter: Layer.Layer<Mounter>): void => {
   const logger = KlogLogger.layer({ json: config.logFormatJson, verbosity: config.verbosity, pid: process.pid })
-  const whole = program(config, mounter).pipe(
-    Effect.tapCause((cause) =>
-      Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("unrecoverable error encountered", cause)
-    ),
-    Effect.provide(logger)
-  )
+  const whole = program(config, mounter).pipe(Effect.tapCause(logEnd), Effect.provide(logger))
   Effect.runFork(whole).addObserver((exit) => process.exit(Exit.isSuccess(exit) ? 0 : 1))
 }
 

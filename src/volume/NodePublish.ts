@@ -88,7 +88,7 @@ const invalid = (detail: string, remedy: string) => new RequestInvalid({ detail,
 const byKubelet = "the kubelet sets it; other callers have to as well"
 
 /** @shape (request, deadlineMillis, volumeMountGroup) -> Volume or RequestInvalid; 2.7 #1-5 */
-export const check = (
+const check = (
   request: NodePublishVolumeRequest,
   deadlineMillis: number,
   volumeMountGroup: boolean
@@ -125,7 +125,7 @@ export const check = (
 }
 
 /** @shape (class) -> UsableClass or what is missing; 2.7 #13-14 */
-export const usable = (
+const usable = (
   namespace: string,
   name: string,
   found: SecretProviderClass
@@ -142,7 +142,7 @@ export const usable = (
 }
 
 /** @shape (provider, response) -> the versions, one per id, the last one winning; 3.4 #2-4 */
-export const versionsOf = (
+const versionsOf = (
   provider: string,
   response: MountResponse
 ): ReadonlyArray<ObjectVersion> | ProviderRefused | ProviderAnswerInvalid => {

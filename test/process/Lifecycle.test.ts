@@ -31,6 +31,13 @@ describe("command line", () => {
     assert.include(stderr, "-rotation-poll-interval")
   })
 
+  it("1.5: without a usable Kubernetes configuration it exits 1, with the cause and the remedy", () => {
+    const { status, stderr } = runDriver("--kubeconfig=/no/such/kubeconfig", "--metrics-addr=0", "--nodeid=n")
+    assert.strictEqual(status, 1)
+    assert.include(stderr, "no usable Kubernetes configuration in /no/such/kubeconfig")
+    assert.include(stderr, "give a readable kubeconfig")
+  })
+
   it.live("2.1: an endpoint that cannot be served exits 1 and says why", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -13,7 +13,7 @@ import * as Driver from "../../src/Driver.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Providers } from "../../src/ports/Providers.ts"
 
-export const config: DriverConfig = {
+const config: DriverConfig = {
   endpoint: "unix:///csi/csi.sock",
   driverName: "secrets-store.csi.k8s.io",
   nodeId: "node-1",
