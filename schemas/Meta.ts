@@ -22,7 +22,6 @@ const OwnerReference = open({
   name: Schema.String,
   uid: Schema.String
 })
-type OwnerReference = typeof OwnerReference.Type
 
 const metaFields = {
   name: Schema.optionalKey(Schema.String),
