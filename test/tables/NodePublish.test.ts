@@ -8,6 +8,7 @@ import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../schemas/Csi.ts"
 import { ProviderCallFailed, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
 import { statusOf } from "../../src/csi/Status.ts"
 import { exposition } from "../../src/telemetry/PrometheusText.ts"
+import * as MountedFiles from "../../src/volume/MountedFiles.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
@@ -229,7 +230,7 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
       code: "FileWriteError"
     }
   ])(
-    "$row a first publish that fails with $code leaves no mount, and its retry is no OK",
+    "$row 13.1 TestMountContentError: a first publish that fails with $code leaves no mount, and its retry is no OK",
     ({ answer, code, grpcCode, says }) =>
       inWorld(
         (provider) =>
@@ -363,7 +364,49 @@ describe("NodePublish: first mounts", () => {
     )
   )
 
-  it.effect("13.1 Q3 volume mount with rotation, a directory just made: mounted, not skipped", () =>
+  it.effect.each([
+    { name: "no files", files: [], modes: {} },
+    { name: "response with file", files: [Node.file("foo", "0", 0o666)], modes: { foo: 0o666 } },
+    {
+      name: "multiple files",
+      files: [Node.file("foo", "0", 0o666), Node.file("bar", "1", 0o444)],
+      modes: { foo: 0o666, bar: 0o444 }
+    },
+    {
+      name: "nested files (linux)",
+      files: [Node.file("foo", "0"), Node.file("baz/bar", "1", 0o777), Node.file("baz/qux", "2", 0o777)],
+      modes: { foo: 0o644, "baz/bar": 0o777, "baz/qux": 0o777 }
+    },
+    {
+      name: "nested files (windows): plain names here",
+      files: [Node.file("foo", "0"), Node.file("baz\\bar", "1", 0o777), Node.file("baz\\qux", "2", 0o777)],
+      modes: { foo: 0o644, "baz\\bar": 0o777, "baz\\qux": 0o777 }
+    }
+  ])("13.1 TestMountContent: $name", ({ files, modes }) =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const objectVersions = [
+          { id: "secret/secret1", version: "v1" },
+          { id: "secret/secret2", version: "v2" }
+        ]
+        provider.mount = () => Effect.succeed({ objectVersions, errorCode: "", files, sizeBytes: 100 })
+        yield* call()
+        const found = yield* MountedFiles.list(Node.TARGET)
+        assert.sameMembers([...found.keys()], Object.keys(modes))
+        const disk = yield* FileSystem.FileSystem
+        for (const [index, [path, mode]] of Object.entries(modes).entries()) {
+          assert.strictEqual((yield* disk.stat(`${Node.TARGET}/${path}`)).mode & 0o777, mode, path)
+          assert.strictEqual(yield* Node.read(path), String(index))
+        }
+        const [podStatus] = yield* podStatuses
+        assert.deepNestedInclude(podStatus, { "status.objects": objectVersions })
+      })
+    )
+  )
+
+  it.effect("13.1 volume mount with rotation but skipped (Q3): a directory just made is mounted, not skipped", () =>
     inWorld(
       () =>
         Effect.gen(function* () {
