@@ -13,7 +13,7 @@ import {
   type ServerResponse
 } from "node:http"
 import { createServer as createHttpsServer } from "node:https"
-import { Cause, Effect, FiberSet, type Scope, Stream } from "effect"
+import { Cause, Duration, Effect, FiberSet, type Scope, Stream } from "effect"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
@@ -26,7 +26,7 @@ export interface ServeOptions {
   readonly tls?: { readonly key: string; readonly cert: string }
   /** The only one that is let in, now or (as a function) at each request; when absent, everybody is. */
   readonly bearerToken?: string | (() => string)
-  /** Before every answer that is not a watch. */
+  /** What every answer that is not a watch takes at least, in milliseconds. */
   readonly delayMillis?: number
 }
 
@@ -147,8 +147,9 @@ const answer = Effect.fnUntraced(function* (
     })
   }
   if (request.method === "GET" && isTrue(request.query?.["watch"])) return yield* follow(api, request, response)
-  if (delayMillis > 0) yield* Effect.sleep(delayMillis)
-  const body = yield* api.request(request)
+  const [took, body] = yield* Effect.timed(api.request(request))
+  const rest = delayMillis - Duration.toMillis(took)
+  if (rest > 0) yield* Effect.sleep(rest)
   respond(response, request.method === "POST" ? 201 : 200, body)
 })
 

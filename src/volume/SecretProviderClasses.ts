@@ -71,7 +71,7 @@ export class SecretProviderClasses extends Context.Service<
         get: Effect.fnUntraced(function* (namespace, name) {
           if (!Resource.isSegment(namespace)) return yield* live(namespace, name)
           const reflector = yield* RcMap.get(namespaces, namespace)
-          yield* Effect.timeoutOption(reflector.attempted, FIRST_LIST)
+          if (!isFollowing(reflector)) yield* Effect.timeoutOption(reflector.attempted, FIRST_LIST)
           const held = isFollowing(reflector) ? reflector.get(`${namespace}/${name}`) : undefined
           return held ?? (yield* live(namespace, name))
         }, Effect.scoped),
