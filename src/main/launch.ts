@@ -4,7 +4,7 @@
  * @source reference/driver.md 1.5
  */
 import { writeSync } from "node:fs"
-import { Cause, Effect, Exit, Layer, Schedule } from "effect"
+import { Cause, Effect, Exit, Layer, Metric, Schedule } from "effect"
 import * as CsiSocket from "../../layers/real/CsiSocket.ts"
 import * as KlogLogger from "../../layers/real/KlogLogger.ts"
 import * as KubernetesHttp from "../../layers/real/KubernetesHttp.ts"
@@ -61,13 +61,16 @@ const serveManagement = Effect.fnUntraced(function* (config: DriverConfig) {
 })
 
 /** What goes on beside the calls, for as long as the driver runs. */
-const housekeeping = Effect.fnUntraced(function* (config: DriverConfig) {
+const housekeeping = Effect.fnUntraced(function* (config: DriverConfig, fibers: () => number) {
   const table = yield* VolumeTable
   yield* Metrics.setBuildInfo(buildInfo.version)
   yield* Effect.forkScoped(
     Effect.repeat(
       Effect.suspend(() =>
-        Effect.andThen(Metrics.setVolumes(table.all().length), Metrics.setCallsInFlight(table.busy()))
+        Effect.all(
+          [Metrics.setVolumes(table.all().length), Metrics.setCallsInFlight(table.busy()), Metrics.setFibers(fibers())],
+          { discard: true }
+        )
       ),
       everyTenSeconds
     )
@@ -78,10 +81,10 @@ const housekeeping = Effect.fnUntraced(function* (config: DriverConfig) {
   })
 })
 
-const program = (config: DriverConfig, mounter: Layer.Layer<Mounter>) =>
+const program = (config: DriverConfig, mounter: Layer.Layer<Mounter>, fibers: () => number) =>
   Effect.gen(function* () {
     yield* serveManagement(config)
-    yield* housekeeping(config)
+    yield* housekeeping(config, fibers)
     yield* Driver.run(config, buildInfo.version)
   }).pipe(
     Effect.scoped,
@@ -103,7 +106,12 @@ const logEnd = (cause: Cause.Cause<EndpointFailed | KubernetesConfigInvalid>) =>
 
 const runForever = (config: DriverConfig, mounter: Layer.Layer<Mounter>): void => {
   const logger = KlogLogger.layer({ json: config.logFormatJson, verbosity: config.verbosity, pid: process.pid })
-  const whole = program(config, mounter).pipe(Effect.tapCause(logEnd), Effect.provide(logger))
+  const fibers = Metrics.countFibers()
+  const whole = program(config, mounter, fibers.running).pipe(
+    Effect.tapCause(logEnd),
+    Effect.provide(logger),
+    Effect.provideService(Metric.FiberRuntimeMetrics, fibers.service)
+  )
   Effect.runFork(whole).addObserver((exit) => process.exit(Exit.isSuccess(exit) ? 0 : 1))
 }
 

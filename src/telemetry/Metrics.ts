@@ -59,6 +59,7 @@ const volumesNow = Metric.gauge("secrets_store_volumes", { description: "Volumes
 const callsInFlight = Metric.gauge("secrets_store_calls_in_flight", {
   description: "Volumes that a publish or unpublish call is working on"
 })
+const fibers = Metric.gauge("secrets_store_fibers", { description: "Fibers that have begun and not ended" })
 const providerRequestsTotal = counter(
   "secrets_store_provider_requests_total",
   "Mount calls made to providers, by gRPC status code",
@@ -203,6 +204,32 @@ export const setVolumes = (count: number): Effect.Effect<void> => Metric.update(
 
 /** What stays above zero on a node at rest is a call that never ends. */
 export const setCallsInFlight = (count: number): Effect.Effect<void> => Metric.update(callsInFlight, count)
+
+export const setFibers = (count: number): Effect.Effect<void> => Metric.update(fibers, count)
+
+/**
+ * Counts the fibers of whatever it is provided to. Two additions a fiber; Effect's own series would be four, in names
+ * that are not ours.
+ *
+ * @shape  () -> the service to provide as `Metric.FiberRuntimeMetrics`, and how many fibers there are now
+ */
+export const countFibers = (): {
+  readonly service: Metric.FiberRuntimeMetricsService
+  readonly running: () => number
+} => {
+  let running = 0
+  return {
+    service: {
+      recordFiberStart: () => {
+        running += 1
+      },
+      recordFiberEnd: () => {
+        running -= 1
+      }
+    },
+    running: () => running
+  }
+}
 
 export const setBuildInfo = (version: string): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(buildInfo, { version }), 1)

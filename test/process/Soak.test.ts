@@ -51,6 +51,11 @@ it.live.skipIf(!isRoot)(
 
         yield* cycles(50)
         yield* rest
+        const fibers = Effect.map(get(`http://127.0.0.1:${port}/metrics`), ({ body }) =>
+          valueOf(body, "secrets_store_fibers")
+        )
+        yield* Effect.sleep(`${GAUGES_SECONDS} seconds`)
+        const fibersBefore = yield* fibers
         const before = held(pid, bench.directory)
         const [firstTook] = yield* Effect.timed(cycles(STRETCH))
         yield* rest
@@ -79,6 +84,9 @@ it.live.skipIf(!isRoot)(
         assert.strictEqual(valueOf(body, "secrets_store_calls_in_flight"), 0)
         assert.strictEqual(valueOf(body, "secrets_store_volumes"), 0)
         assert.strictEqual(valueOf(body, "node_unpublish_total"), CYCLES + 50)
+        tell(`fibers before and after: ${fibersBefore}, ${yield* fibers}`)
+        assert.isAbove(fibersBefore!, 0)
+        assert.strictEqual(yield* fibers, fibersBefore)
       })
     ),
   { timeout: 400_000 }
