@@ -7,17 +7,19 @@
  * kubelet, the provider and the API server are played by this process, on the same processors. Figures are shown,
  * never asserted: they belong to the machine.
  */
-import { existsSync, writeFileSync } from "node:fs"
+import { createHash } from "node:crypto"
+import { existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { availableParallelism, cpus, release } from "node:os"
-import { join, resolve } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { Worker } from "node:worker_threads"
-import { Cause, Duration, Effect, Exit, Queue, Schedule } from "effect"
+import { Cause, Duration, Effect, Exit, Queue, Schedule, type Scope } from "effect"
 import type { DriverProcess } from "../../layers/development/DriverProcess.ts"
 import * as Kubelet from "../../layers/development/Kubelet.ts"
 import * as Workbench from "../../layers/development/Workbench.ts"
 import * as ScriptedProvider from "../support/ScriptedProvider.ts"
+import * as MemoryGroup from "./MemoryGroup.ts"
 
 const VOLUMES = 110
 const API_DELAY_MILLIS = 2
@@ -94,6 +96,14 @@ const volumes = (name: string, count: number): ReadonlyArray<Kubelet.InlineVolum
 const twoFiles = ScriptedProvider.answer({ username: "a user's name", password: "x".repeat(64) })
 const oneLargeFile = ScriptedProvider.answer({ large: "x".repeat(LARGE_BYTES) }, "large")
 
+/** How fast the machine is just now, in milliseconds for always the same work: shared ones vary by half and more. */
+const pace = (): number => {
+  const data = Buffer.alloc(1024 * 1024, 7)
+  const started = performance.now()
+  for (let round = 0; round < 200; round++) createHash("sha256").update(data).digest()
+  return performance.now() - started
+}
+
 type World = Effect.Success<typeof world>
 const world = Effect.gen(function* () {
   const bench = yield* Workbench.make({ entry: ENTRY, credentials: "in-cluster", delayMillis: API_DELAY_MILLIS })
@@ -129,6 +139,8 @@ const measureStart = ({ bench }: World) =>
 const measureRound = ({ bench: { kubelet } }: World, name: string, concurrency: number) =>
   Effect.gen(function* () {
     const all = volumes(name, VOLUMES)
+    // The kubelet's own work, before it calls.
+    for (const volume of all) mkdirSync(dirname(kubelet.targetPath(volume)), { recursive: true })
     return {
       publish: yield* timedEach(all, concurrency, kubelet.publish),
       unpublish: yield* timedEach(all, concurrency, kubelet.unpublish)
@@ -151,13 +163,14 @@ const atRest = (driver: DriverProcess) =>
   Effect.map(Effect.sleep(Duration.seconds(REST_SECONDS)), () => driver.memory())
 
 /** Memory with a full node's volumes mounted. */
-const measureMounted = ({ bench: { kubelet } }: World, driver: DriverProcess) =>
+const measureMounted = ({ bench: { kubelet } }: World, driver: DriverProcess, workingSet: () => string) =>
   Effect.gen(function* () {
     const all = volumes("mounted", VOLUMES)
     yield* timedEach(all, 16, kubelet.publish)
     const memory = yield* atRest(driver)
+    const container = workingSet()
     yield* timedEach(all, 16, kubelet.unpublish)
-    return memory
+    return { ...memory, workingSet: container }
   })
 
 const measureSoak = ({ bench: { kubelet } }: World, driver: DriverProcess) =>
@@ -257,17 +270,25 @@ const main = Effect.gen(function* () {
     `${VOLUMES} volumes of 2 files, API server with ${API_DELAY_MILLIS} ms, HTTPS; medians of ${ROUNDS}`
   )
   const here = yield* world
+  const paceBefore = pace()
   yield* measureStart(here)
   const starts = yield* Effect.forEach(Array.from({ length: STARTS }), () => measureStart(here))
-  const started = yield* here.bench.startDriver()
+  const context = yield* Effect.context<Scope.Scope>()
+  const { group, result: started } = yield* Effect.promise(() =>
+    MemoryGroup.around(`bench-${process.pid}`, () => Effect.runPromiseWith(context)(here.bench.startDriver()))
+  )
+  const workingSet = () => (group === undefined ? "not measured here" : `${group.workingSet().toFixed(1)} MiB`)
   // What is compiled only once it is used often, and connections that are opened once, are part of no round.
   for (const round of [1, 2]) yield* measureRound(here, `warm-${round}`, 4)
   const [one, many] = yield* Effect.all([measureRates(here, CONCURRENCIES[0]), measureRates(here, CONCURRENCIES[1])])
-  const mounted = yield* measureMounted(here, started)
+  const paceAfter = pace()
+  const mounted = yield* measureMounted(here, started, workingSet)
   const soak = yield* measureSoak(here, started)
+  const workingSetAtRest = workingSet()
   const stall = yield* measureStall(here)
   yield* started.kill("SIGTERM")
   const exit = yield* started.exited
+  group?.remove()
   const left = yield* here.bench.mounted
 
   yield* tell(
@@ -277,15 +298,29 @@ const main = Effect.gen(function* () {
     `start to first Probe answer   ${cell(median(starts.map((it) => it.millis)), "ms")}`,
     `resident when it answers      ${cell(median(starts.map((it) => it.residentMiB)), "MiB")}`,
     `with ${VOLUMES} volumes, at rest     ${memoryText(mounted)} (upstream: ${UPSTREAM.residentMiB})`,
+    `  container working set       ${mounted.workingSet}`,
     `${CYCLES} cycles, 16 at a time   ${cell(soak.cyclesPerSecond, "/s")}`,
     `  right after                 ${memoryText(soak.after)}`,
     `  at rest                     ${memoryText(soak.rest)}`,
+    `  container working set       ${workingSetAtRest}`,
     `4 MiB payload                 published in ${cell(stall.tookMillis, "ms")}; longest Probe meanwhile ${cell(stall.publishMillis, "ms")}, ${cell(stall.idleMillis, "ms")} when idle`,
+    `pace of the machine           ${paceBefore.toFixed(0)} ms before, ${paceAfter.toFixed(0)} ms after the rounds, for SHA-256 of 200 MiB`,
     `driver's exit after SIGTERM   ${exit}, mounts left: ${left.length}`
   )
   const { json } = given
   if (json !== undefined) {
-    const result = { machine, rounds: ROUNDS, starts, one, many, stall, mounted, soak, upstream: UPSTREAM }
+    const result = {
+      machine,
+      pace: [paceBefore, paceAfter],
+      rounds: ROUNDS,
+      starts,
+      one,
+      many,
+      stall,
+      mounted,
+      soak,
+      upstream: UPSTREAM
+    }
     yield* Effect.sync(() => writeFileSync(resolve(json), `${JSON.stringify(result, null, 2)}\n`))
   }
 }).pipe(Effect.scoped)
