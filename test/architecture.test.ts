@@ -108,4 +108,17 @@ describe("architecture", () => {
     )
     assert.deepStrictEqual(wrong, [])
   })
+
+  it("no npm script relies on another one that npm may leave out", () => {
+    // With ignore-scripts, as in our own .npmrc, npm runs no pre- and post-scripts: a clean clone would not set itself up.
+    const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+    const names = Object.keys(scripts)
+    assert.deepStrictEqual(
+      names.filter((name) => names.some((other) => name === `pre${other}` || name === `post${other}`)),
+      []
+    )
+    for (const name of ["demo", "test", "check", "build", "bench", "simulate"]) {
+      assert.match(scripts[name], /^node scripts\/setup\.mjs && /u, name)
+    }
+  })
 })
