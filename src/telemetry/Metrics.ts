@@ -6,6 +6,7 @@
  * @source driver v1.6.0, pkg/secrets-store/stats_reporter.go; reference/driver.md 8.2, Q20, Q21
  */
 import { Cause, Clock, Effect, Exit, Metric } from "effect"
+import type { GrpcCode } from "../../schemas/errors/CsiStatus.ts"
 import type { ProviderCallFailed, ProviderNameInvalid, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
 
 /** Geometric from 0.1 to 2 in eleven steps, as upstream computes it; other mathematics differs in the last digit. */
@@ -69,6 +70,14 @@ const providerSeconds = Metric.histogram("secrets_store_provider_request_duratio
   description: "How long providers took to answer mount calls",
   boundaries: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
 })
+const providerUp = Metric.gauge("secrets_store_provider_up", {
+  description: "Whether a provider answered its last health check"
+})
+const providerHealthChecksTotal = counter(
+  "secrets_store_provider_health_checks_total",
+  "Health checks of providers, by gRPC status code",
+  {}
+)
 const buildInfo = Metric.gauge("secrets_store_build_info", { description: "The version that is running, as a label" })
 
 /** Error types of the driver itself; they are never counted against the bound of foreign ones. */
@@ -230,6 +239,24 @@ export const countFibers = (): {
     running: () => running
   }
 }
+
+/**
+ * A health check of a provider that has ended; a provider is up when it answered OK. Providers beyond the bound of
+ * labels share the gauge "Other", which then tells of the one that was checked last.
+ */
+export const providerChecked = Effect.fnUntraced(function* (check: {
+  readonly provider: string
+  readonly grpcCode: GrpcCode
+}) {
+  const labels = yield* foreignLabels({ provider: check.provider })
+  yield* add(providerHealthChecksTotal, { ...labels, grpc_code: check.grpcCode })
+  yield* Metric.update(Metric.withAttributes(providerUp, labels), check.grpcCode === "OK" ? 1 : 0)
+})
+
+/** A provider that is not checked any more: its gauge goes, its counters stay. */
+export const providerForgotten = Effect.fnUntraced(function* (provider: string) {
+  yield* Metric.remove(Metric.withAttributes(providerUp, yield* foreignLabels({ provider })))
+})
 
 export const setBuildInfo = (version: string): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(buildInfo, { version }), 1)
