@@ -11,8 +11,8 @@ export class DriverDied extends Data.TaggedError("DriverDied")<{ readonly messag
 /**
  * Flags of Node, in the image's command too: a small young generation, a bound on the old one, and neither optimizing
  * compilers nor threads for them. A node mounts a few volumes a second at most; machine code made once from bytecode is
- * fast enough for some hundred, and optimizing costs 12 MiB that stay. Code that is not used any more is thrown away by
- * the collections of `layers/real/MemoryTrim.ts`, which finds the collector by the last flag.
+ * fast enough for some hundred, and optimizing costs 12 MiB that stay. What was not called since
+ * the collection before is thrown away by the one after, so that nothing of a start-up or of a burst stays.
  */
 export const NODE_FLAGS = [
   "--max-semi-space-size=1",
@@ -21,7 +21,8 @@ export const NODE_FLAGS = [
   "--no-maglev",
   "--v8-pool-size=0",
   "--flush-baseline-code",
-  "--expose-gc"
+  "--expose-gc",
+  "--bytecode-old-age=1"
 ] as const
 /** Environment of the image: one malloc arena instead of one per thread. */
 const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: "1" }
