@@ -43,8 +43,8 @@ interface Switches {
   readonly validateTokensAudience: string
   /** `Error.code` of every reply; empty: no error. */
   readonly errorCode: string
-  /** The status of as many of the next mounts. */
-  readonly grpcError: { readonly code: GrpcCode; readonly times: number }
+  /** The status of as many of the next mounts, and after how long it asks to be called again. */
+  readonly grpcError: { readonly code: GrpcCode; readonly times: number; readonly retryAfterMillis?: number }
   /** How long every mount takes, before anything else. */
   readonly delayMillis: number
 }
@@ -224,11 +224,12 @@ interface State {
   readonly seen: Set<string>
 }
 
-const takeGrpcError = (state: State): GrpcCode | undefined => {
-  const { code, times } = state.switches.grpcError
-  if (times <= 0) return undefined
-  state.switches = { ...state.switches, grpcError: { code, times: times - 1 } }
-  return code
+const takeGrpcError = (state: State): CsiStatus | undefined => {
+  const { grpcError } = state.switches
+  if (grpcError.times <= 0) return undefined
+  state.switches = { ...state.switches, grpcError: { ...grpcError, times: grpcError.times - 1 } }
+  const { code, retryAfterMillis } = grpcError
+  return new CsiStatus({ grpcCode: code, details: "as asked for by /grpc-error", retryAfterMillis })
 }
 
 const podUidOf = ({ attributes }: MountRequest): string =>
@@ -241,9 +242,7 @@ const mount = (state: State, source: Source, request: MountRequest): Effect.Effe
     state.byPodUid.set(podUid, (state.byPodUid.get(podUid) ?? 0) + 1)
     if (state.switches.delayMillis > 0) yield* Effect.sleep(state.switches.delayMillis)
     const injected = takeGrpcError(state)
-    if (injected !== undefined) {
-      return yield* new CsiStatus({ grpcCode: injected, details: "as asked for by /grpc-error" })
-    }
+    if (injected !== undefined) return yield* injected
     const attributes = yield* stringMap(request.attributes, "attributes")
     yield* stringMap(request.secrets, "secrets")
     if (Option.isNone(decodePermission(request.permission))) {
@@ -289,7 +288,10 @@ const controlRoutes = (control: Control): Readonly<Record<string, Route>> => {
     "/grpc-error": (values) => {
       const code = GRPC_CODES.find((name) => name !== "OK" && name === values.get("code"))
       const times = numberOf(values.get("times") ?? "1")
-      return code === undefined || times === undefined ? undefined : change({ grpcError: { code, times } })
+      const hint = values.get("retry-after-millis")
+      const retryAfterMillis = numberOf(hint ?? "0")
+      if (code === undefined || times === undefined || retryAfterMillis === undefined) return undefined
+      return change({ grpcError: { code, times, ...(hint === null ? {} : { retryAfterMillis }) } })
     },
     "/delay": (values) => {
       const delayMillis = numberOf(values.get("millis") ?? "0")

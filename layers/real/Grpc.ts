@@ -10,6 +10,7 @@ import * as grpc from "@grpc/grpc-js"
 import { Cause, Clock, type Context, Data, Effect, Exit, Fiber, type Scope } from "effect"
 import { type CsiStatus, GRPC_CODES, type GrpcCode } from "../../schemas/errors/CsiStatus.ts"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
+import { retryAfterMillisOf } from "./RetryHint.ts"
 
 // grpc-js would write lines of its own to stderr; everything that it has to say reaches us as an error as well.
 grpc.setLogVerbosity(grpc.logVerbosity.NONE)
@@ -30,7 +31,10 @@ const deadlineOf = (deadline: grpc.Deadline): number => (deadline instanceof Dat
 const answerOf = (cause: Cause.Cause<CsiStatus>): Partial<grpc.StatusObject> => {
   const failure = Cause.findErrorOption(cause)
   if (failure._tag === "Some") {
-    return { code: GRPC_CODES.indexOf(failure.value.grpcCode), details: failure.value.details }
+    const { details, grpcCode, retryAfterMillis } = failure.value
+    const metadata = new grpc.Metadata()
+    if (retryAfterMillis !== undefined) metadata.set("grpc-retry-pushback-ms", String(retryAfterMillis))
+    return { code: GRPC_CODES.indexOf(grpcCode), details, metadata }
   }
   return Cause.hasInterruptsOnly(cause)
     ? { code: grpc.status.CANCELLED, details: "the driver is shutting down" }
@@ -159,6 +163,8 @@ export class CallFailed extends Data.TaggedError("CallFailed")<{
   readonly details: string
   /** Nothing of an answer had been received. */
   readonly unanswered: boolean
+  /** How long the server asks to be left alone, from 0 to 24 hours; undefined: it does not say. */
+  readonly retryAfterMillis: number | undefined
 }> {}
 
 /** Calls one method; interruption cancels the call on the wire. */
@@ -184,7 +190,8 @@ export const unary = <Request, Response>(
           if (error === null && response !== undefined) return resume(Effect.succeed(response))
           const grpcCode = error === null ? "INTERNAL" : codeName(error.code)
           const details = error === null ? "an answer without a message" : error.details
-          resume(Effect.fail(new CallFailed({ grpcCode, details, unanswered: !answered })))
+          const retryAfterMillis = error === null ? undefined : retryAfterMillisOf(error.metadata)
+          resume(Effect.fail(new CallFailed({ grpcCode, details, unanswered: !answered, retryAfterMillis })))
         }
       )
       call.on("metadata", () => {

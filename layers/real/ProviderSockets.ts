@@ -71,8 +71,8 @@ const detailsOf = (details: string): string => {
 
 const callFailed =
   (provider: string) =>
-  ({ details, grpcCode, unanswered }: CallFailed) =>
-    new ProviderCallFailed({ provider, grpcCode, details: detailsOf(details), unanswered })
+  ({ details, grpcCode, retryAfterMillis, unanswered }: CallFailed) =>
+    new ProviderCallFailed({ provider, grpcCode, details: detailsOf(details), unanswered, retryAfterMillis })
 
 // ---- sockets
 

@@ -29,7 +29,9 @@ export type GrpcCode = typeof GrpcCode.Type
 
 export class CsiStatus extends Schema.TaggedError<CsiStatus>()("CsiStatus", {
   grpcCode: GrpcCode,
-  details: Schema.String
+  details: Schema.String,
+  /** Asks the caller to wait this long before it calls again; a whole number, not negative. */
+  retryAfterMillis: Schema.optional(Schema.Finite)
 }) {
   override get message() {
     return this.details

@@ -59,7 +59,9 @@ export class ProviderCallFailed extends Schema.TaggedError<ProviderCallFailed>()
   /** The provider's own words. */
   details: Schema.String,
   /** True when nothing of an answer was received, so that the provider may be asked again. */
-  unanswered: Schema.Boolean
+  unanswered: Schema.Boolean,
+  /** How long the provider asks to be left alone, from 0 to 24 hours; absent: it does not say. */
+  retryAfterMillis: Schema.optional(Schema.Finite)
 }) {
   readonly code = "GRPCProviderError"
 

@@ -16,6 +16,7 @@ import {
   type MountRequest as WireRequest,
   type MountResponse as WireResponse
 } from "../../proto/gen/provider.ts"
+import { RetryInfo, Status } from "../../proto/gen/status.ts"
 import { ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
 import { Providers } from "../../src/ports/Providers.ts"
 import { answer, contentsOf, request, suite } from "./ProvidersSuite.ts"
@@ -31,6 +32,21 @@ const temporary: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelea
   Effect.sync(() => mkdtempSync(join(tmpdir(), "providers-"))),
   (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
 )
+
+/** As Google's libraries send a hint; the development provider sends gRPC's own. */
+const trailersOf = (retryAfterMillis: number | undefined): grpc.Metadata => {
+  const trailers = new grpc.Metadata()
+  if (retryAfterMillis === undefined) return trailers
+  const retryDelay = {
+    seconds: BigInt(Math.floor(retryAfterMillis / 1_000)),
+    nanos: (retryAfterMillis % 1_000) * 1_000_000
+  }
+  const value = Buffer.from(RetryInfo.encode({ retryDelay }).finish())
+  const details = [{ typeUrl: "type.googleapis.com/google.rpc.RetryInfo", value }]
+  const status = Status.encode({ code: grpc.status.RESOURCE_EXHAUSTED, message: "quota", details })
+  trailers.set("grpc-status-details-bin", Buffer.from(status.finish()))
+  return trailers
+}
 
 /** A provider at a socket, until `stop`. Its socket goes with it. */
 const listen = (
@@ -70,7 +86,8 @@ const listen = (
           }
           const failure = Cause.findErrorOption(exit.cause)
           if (failure._tag === "Some") {
-            callback({ code: grpc.status[failure.value.grpcCode], details: failure.value.details })
+            const { details, grpcCode, retryAfterMillis } = failure.value
+            callback({ code: grpc.status[grpcCode], details, metadata: trailersOf(retryAfterMillis) })
           }
         })
       }

@@ -227,6 +227,26 @@ export const suite = <R, E>(
       })
     )
 
+    it.effect.each([
+      { provider: "busy-unknown", retryAfterMillis: undefined },
+      { provider: "busy-now", retryAfterMillis: 0 },
+      { provider: "busy-seconds", retryAfterMillis: 1_501 },
+      { provider: "busy-a-day", retryAfterMillis: 86_400_000 }
+    ])("a failure's hint when to call again arrives: $retryAfterMillis ms", ({ provider, retryAfterMillis }) =>
+      Effect.gen(function* () {
+        const providers = yield* Providers
+        const grpcCode = "RESOURCE_EXHAUSTED"
+        yield* install(provider, () =>
+          Effect.fail(
+            new ProviderCallFailed({ provider, grpcCode, details: "quota", unanswered: true, retryAfterMillis })
+          )
+        )
+        const failure = yield* Effect.flip(providers.mount(provider, request))
+        assert.instanceOf(failure, ProviderCallFailed)
+        assert.deepStrictEqual([failure.grpcCode, failure.retryAfterMillis], [grpcCode, retryAfterMillis])
+      })
+    )
+
     it.effect("3.4 #1: an over-size answer", () =>
       Effect.gen(function* () {
         const providers = yield* Providers

@@ -371,13 +371,19 @@ describe("switches", () => {
         files: []
       })
       set({ errorCode: "", grpcError: { code: "UNAVAILABLE", times: 2 } })
-      for (const _ of [1, 2]) assert.strictEqual((yield* Effect.flip(mount(valid))).grpcCode, "UNAVAILABLE")
+      for (const _ of [1, 2]) {
+        const failure = yield* Effect.flip(mount(valid))
+        assert.deepStrictEqual([failure.grpcCode, failure.retryAfterMillis], ["UNAVAILABLE", undefined])
+      }
+      set({ grpcError: { code: "RESOURCE_EXHAUSTED", times: 1, retryAfterMillis: 1_500 } })
+      const exhausted = yield* Effect.flip(mount(valid))
+      assert.deepStrictEqual([exhausted.grpcCode, exhausted.retryAfterMillis], ["RESOURCE_EXHAUSTED", 1_500])
       yield* mount({ ...valid, attributes: attributes({}, "uid-2") })
       set({ delayMillis: 100 })
       const begun = yield* Clock.currentTimeMillis
       yield* mount(valid)
       assert.isAtLeast((yield* Clock.currentTimeMillis) - begun, 99)
-      assert.deepStrictEqual(calls(), { total: 5, byPodUid: { "uid-1": 4, "uid-2": 1 } })
+      assert.deepStrictEqual(calls(), { total: 6, byPodUid: { "uid-1": 5, "uid-2": 1 } })
     })
   )
 
@@ -421,6 +427,15 @@ describe("switches", () => {
     })
   )
 
+  it.live("HTTP: an error may say when to come again", () =>
+    Effect.gen(function* () {
+      const { controlPort, mount, switches } = yield* provider({ controlAddr: "127.0.0.1:0" })
+      assert.strictEqual((yield* http(controlPort, "/grpc-error?code=ABORTED&retry-after-millis=250")).status, 200)
+      assert.deepStrictEqual(switches().grpcError, { code: "ABORTED", times: 1, retryAfterMillis: 250 })
+      assert.strictEqual((yield* Effect.flip(mount(valid))).retryAfterMillis, 250)
+    })
+  )
+
   it.live("12 HTTP: a form does as well, and goes before the query", () =>
     Effect.gen(function* () {
       const { controlPort, switches } = yield* provider({ controlAddr: "127.0.0.1:0" })
@@ -433,6 +448,7 @@ describe("switches", () => {
     { path: "/grpc-error?code=NOPE", status: 400 },
     { path: "/grpc-error?code=OK", status: 400 },
     { path: "/grpc-error?code=ABORTED&times=many", status: 400 },
+    { path: "/grpc-error?code=ABORTED&retry-after-millis=-1", status: 400 },
     { path: "/delay?millis=-1", status: 400 },
     { path: "/toString", status: 404 },
     { path: "/", status: 404 }
