@@ -2,6 +2,7 @@
  * What one publish call does: the thinking of NodePublish, without effects.
  */
 import type { MountState } from "../ports/Mounter.ts"
+import { isDue } from "./Rotation.ts"
 
 export interface Observed {
   /** What is at the target path. */
@@ -13,12 +14,8 @@ export interface Observed {
    * recorded ("Unrecorded"), or unknown because the API server could not be asked ("Unknown").
    */
   readonly record: "Recorded" | "Unrecorded" | "Unknown"
-  readonly lastSuccessMillis: number
-}
-
-export interface Rotation {
-  readonly enabled: boolean
-  readonly pollIntervalMillis: number
+  /** When its content is to be looked at again; Infinity is never. Of no meaning while rotation is off. */
+  readonly dueMillis: number
 }
 
 export type Decision =
@@ -33,17 +30,17 @@ export type Decision =
  * The mount is looked at before the age, unlike driver v1.6.0 (Q3, D2): OK always means mounted and filled. A filled
  * mount without a pod status is what a crash between the two leaves behind; it is completed, not believed.
  *
- * @shape  (observed, rotation, nowMillis) -> Decision
- * @units  milliseconds since the Unix epoch; an age equal to the interval counts as due
+ * @shape  (observed, whether rotation is on, nowMillis) -> Decision
+ * @units  milliseconds since the Unix epoch; the due time itself counts as due
  * @errors none: every input has a decision
  * @source driver v1.6.0, pkg/secrets-store/nodeserver.go, NodePublishVolume; reference/driver.md 2.7, Q3, Q4
  */
-export const decide = (observed: Observed, rotation: Rotation, nowMillis: number): Decision => {
+export const decide = (observed: Observed, rotates: boolean, nowMillis: number): Decision => {
   const leftover = observed.mount === "Mounted" || observed.mount === "Corrupted"
   // An empty mount is what a crash leaves behind: it is not a volume yet.
   if (observed.mount !== "Mounted" || !observed.populated) return { _tag: "Mount", leftover }
   if (observed.record === "Unrecorded") return { _tag: "Refresh", why: "Unrecorded" }
-  if (!rotation.enabled) return { _tag: "KeepMounted" }
-  const dueInMillis = observed.lastSuccessMillis + rotation.pollIntervalMillis - nowMillis
-  return dueInMillis > 0 ? { _tag: "NotDue", dueInMillis } : { _tag: "Refresh", why: "Due" }
+  if (!rotates) return { _tag: "KeepMounted" }
+  if (isDue(observed, nowMillis)) return { _tag: "Refresh", why: "Due" }
+  return { _tag: "NotDue", dueInMillis: observed.dueMillis - nowMillis }
 }

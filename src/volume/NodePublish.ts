@@ -6,7 +6,7 @@
  *
  * @source driver v1.6.0, pkg/secrets-store/nodeserver.go; reference/driver.md 2.7, 3.4, Q3-Q7, Q14, Q17-Q19
  */
-import { Clock, Effect, FileSystem } from "effect"
+import { Clock, Effect, FileSystem, Random } from "effect"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { MountFailed } from "../../schemas/errors/MountFailed.ts"
@@ -41,6 +41,7 @@ import { type Decision, decide, type Observed } from "./Decision.ts"
 import * as MountedFiles from "./MountedFiles.ts"
 import * as PodStatus from "./PodStatus.ts"
 import { providerRequest } from "./ProviderRequest.ts"
+import * as Rotation from "./Rotation.ts"
 import { SecretProviderClasses } from "./SecretProviderClasses.ts"
 import { Settings } from "./Settings.ts"
 import type { PodIdentity, VolumeRecord } from "./VolumeRecord.ts"
@@ -81,6 +82,8 @@ interface Volume {
 interface UsableClass {
   readonly provider: string
   readonly parameters: Readonly<Record<string, string>>
+  /** Its own wish for the interval of its volumes, as it is written. */
+  readonly interval: string | undefined
 }
 
 const invalid = (detail: string, remedy: string) => new RequestInvalid({ detail, remedy })
@@ -138,7 +141,7 @@ const usable = (
     })
   if (provider === "") return missing("provider")
   if (Object.keys(parameters).length === 0) return missing("parameters")
-  return { provider, parameters }
+  return { provider, parameters, interval: found.metadata.annotations?.[Rotation.INTERVAL_KEY] }
 }
 
 /** @shape (provider, response) -> the versions, one per id, the last one winning; 3.4 #2-4 */
@@ -170,11 +173,36 @@ const observe = Effect.fnUntraced(function* (volume: Volume) {
   return { mount, populated }
 })
 
+const intervalOf = (volume: Volume, ofClass: string | undefined) =>
+  Effect.map(Settings, ({ rotationPollIntervalMillis }) =>
+    Rotation.intervalOf({
+      driverMillis: rotationPollIntervalMillis,
+      volume: volume.request.volumeContext[Rotation.INTERVAL_KEY],
+      secretProviderClass: ofClass
+    })
+  )
+
+/** The interval that a mounted volume has now; the class is looked at only where it is held anyway. */
+const currentInterval = Effect.fnUntraced(function* (volume: Volume) {
+  const { rotationEnabled } = yield* Settings
+  const classes = yield* SecretProviderClasses
+  const found = rotationEnabled ? yield* classes.held(volume.pod.namespace, volume.className) : undefined
+  const { interval } = yield* intervalOf(volume, found?.metadata.annotations?.[Rotation.INTERVAL_KEY])
+  return interval
+})
+
 /** What is known of a filled mount that this process did not make: its pod status, and the age of its files. */
 const learn = Effect.fnUntraced(function* (volume: Volume) {
   const table = yield* VolumeTable
+  const interval = yield* currentInterval(volume)
   const known = table.get(volume.targetPath)
-  if (known !== undefined) return { record: "Recorded", known } as const
+  if (known !== undefined) {
+    const { lastSuccessMillis, schedule } = known
+    const nowMillis = yield* Clock.currentTimeMillis
+    const now = { ...known, schedule: Rotation.reschedule(schedule, interval, { lastSuccessMillis, nowMillis }) }
+    table.set(now)
+    return { record: "Recorded", known: now } as const
+  }
   const lastSuccessMillis = (yield* MountedFiles.lastChange(volume.targetPath)) ?? 0
   const { pod, className, targetPath, request } = volume
   const remember = (objectVersions: ReadonlyArray<ObjectVersion>, podStatusName: string | undefined): VolumeRecord => ({
@@ -185,6 +213,7 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
     provider: request.volumeContext[KEY.providerName] ?? "",
     objectVersions,
     lastSuccessMillis,
+    schedule: Rotation.begin(interval, targetPath, lastSuccessMillis),
     podStatusName
   })
   return yield* PodStatus.find({ pod, secretProviderClassName: className, targetPath }).pipe(
@@ -268,7 +297,7 @@ const ask = Effect.fnUntraced(function* (
 const fill = Effect.fnUntraced(function* (
   volume: Volume,
   usableClass: UsableClass,
-  known: Pick<VolumeRecord, "objectVersions" | "podStatusName"> | undefined,
+  known: VolumeRecord | undefined,
   mayBeRecorded: boolean
 ) {
   const { pod, targetPath, className } = volume
@@ -290,6 +319,9 @@ const fill = Effect.fnUntraced(function* (
       : yield* AtomicWriter.write(targetPath, response.files, volume.gid === undefined ? {} : { gid: volume.gid }).pipe(
           Effect.mapError(contentNotMounted)
         )
+  const lastSuccessMillis = yield* Clock.currentTimeMillis
+  const { complaints, interval } = yield* intervalOf(volume, usableClass.interval)
+  yield* Effect.forEach(complaints, (complaint) => complain(volume, complaint), { discard: true })
   const record: VolumeRecord = {
     volumeId: volume.request.volumeId,
     targetPath,
@@ -297,7 +329,11 @@ const fill = Effect.fnUntraced(function* (
     secretProviderClassName: className,
     provider: usableClass.provider,
     objectVersions,
-    lastSuccessMillis: yield* Clock.currentTimeMillis,
+    lastSuccessMillis,
+    schedule:
+      known === undefined
+        ? Rotation.begin(interval, targetPath, lastSuccessMillis)
+        : Rotation.afterSuccess(interval, lastSuccessMillis),
     podStatusName: known?.podStatusName
   }
   if (known?.podStatusName !== undefined && sameVersions(known.objectVersions, objectVersions)) {
@@ -321,6 +357,24 @@ const fill = Effect.fnUntraced(function* (
   const recorded = { ...record, podStatusName: name }
   table.set(recorded)
   return { changed, record: recorded }
+})
+
+/** A wish for an interval that cannot be read: told to whoever looks at the pod, and otherwise as if it were not there. */
+const complain = Effect.fnUntraced(function* (volume: Volume, complaint: string) {
+  yield* Effect.logWarning("rotation interval is ignored", {
+    [LogKeys.error]: complaint,
+    [LogKeys.targetPath]: volume.targetPath,
+    [LogKeys.pod]: podKey(volume.pod)
+  })
+  if (volume.pod.name === "") return
+  const events = yield* EventRecorder
+  yield* events.record({
+    type: "Warning",
+    reason: "RotationIntervalInvalid",
+    message: complaint,
+    pod: volume.pod,
+    key: volume.targetPath
+  })
 })
 
 const sameVersions = (a: ReadonlyArray<ObjectVersion>, b: ReadonlyArray<ObjectVersion>): boolean =>
@@ -374,6 +428,26 @@ const mount = Effect.fn("NodePublish.mount")(function* (
   )
 })
 
+/** When a refresh that failed is tried again. */
+const postpone = Effect.fnUntraced(function* (
+  volume: Volume,
+  known: VolumeRecord,
+  failure: PublishFailed,
+  progress: Progress
+) {
+  const table = yield* VolumeTable
+  const reason = failure._tag === "ContentNotMounted" ? failure.reason : undefined
+  const schedule = Rotation.afterFailure(known.schedule, {
+    nowMillis: yield* Clock.currentTimeMillis,
+    random: yield* Random.next,
+    hintMillis: reason?._tag === "ProviderCallFailed" ? reason.retryAfterMillis : undefined
+  })
+  progress.nextAttemptMillis = schedule.dueMillis
+  // Only a volume that is in the table has a clock of its own; the others are learnt again by the next call.
+  const recorded = table.get(volume.targetPath)
+  if (recorded !== undefined) table.set({ ...recorded, schedule })
+})
+
 /** Newer content for a volume that is in use. What the provider or the API server did wrong does not reach the caller:
  * the pod keeps its files, and a kubelet without the fix for its issue 121271 would take an error for a lost volume. */
 const refresh = Effect.fn("NodePublish.refresh")(function* (
@@ -381,13 +455,15 @@ const refresh = Effect.fn("NodePublish.refresh")(function* (
   { known, record }: { readonly known: VolumeRecord; readonly record: Observed["record"] },
   progress: Progress
 ) {
-  const usableClass = yield* readClass(volume, progress)
-  yield* fill(volume, usableClass, known, record === "Unknown").pipe(
+  yield* Effect.andThen(readClass(volume, progress), (usableClass) =>
+    fill(volume, usableClass, known, record === "Unknown")
+  ).pipe(
     Effect.flatMap(({ changed }) =>
       changed
         ? Effect.void
         : Effect.flatMap(Clock.currentTimeMillis, (now) => MountedFiles.touch(volume.targetPath, now))
     ),
+    Effect.tapError((failure) => postpone(volume, known, failure, progress)),
     Effect.catchTag(["ContentNotMounted", "PodStatusNotWritten"], (failure) =>
       Effect.sync(() => {
         progress.masked = failure
@@ -397,7 +473,7 @@ const refresh = Effect.fn("NodePublish.refresh")(function* (
 })
 
 const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
-  const { rotationEnabled: enabled, rotationPollIntervalMillis: pollIntervalMillis } = yield* Settings
+  const { rotationEnabled } = yield* Settings
   const { mount: state, populated } = yield* observe(volume)
   const filled = state === "Mounted" && (populated || isMock(volume))
   const learnt = filled && !isMock(volume) ? yield* learn(volume) : undefined
@@ -407,9 +483,9 @@ const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
       mount: state,
       populated: filled,
       record: learnt?.record ?? "Recorded",
-      lastSuccessMillis: learnt?.known.lastSuccessMillis ?? 0
+      dueMillis: learnt?.known.schedule.dueMillis ?? Number.POSITIVE_INFINITY
     },
-    { enabled: enabled && !isMock(volume), pollIntervalMillis },
+    rotationEnabled && !isMock(volume),
     yield* Clock.currentTimeMillis
   )
   progress.decision = decision._tag
@@ -427,9 +503,19 @@ interface Progress {
   provider: string
   decision: Decision["_tag"] | undefined
   masked: PublishFailed | undefined
+  /** Of a refresh that failed, in milliseconds since the epoch. */
+  nextAttemptMillis: number | undefined
 }
 
 const OUTCOMES = { Mount: "mounted", Refresh: "refreshed", KeepMounted: "kept", NotDue: "not_due" } as const
+
+/** @shape (progress, nowMillis) -> "; next attempt in 5s", or that there is none; empty for a first publish */
+const nextAttempt = ({ nextAttemptMillis }: Progress, nowMillis: number): string => {
+  if (nextAttemptMillis === undefined) return ""
+  return Number.isFinite(nextAttemptMillis)
+    ? `; next attempt in ${Math.max(1, Math.round((nextAttemptMillis - nowMillis) / 1_000))}s`
+    : "; no next attempt: rotation of this volume is frozen"
+}
 
 /** Metrics, log line and Event of a call that has ended. */
 const report = Effect.fnUntraced(function* (
@@ -466,10 +552,11 @@ const report = Effect.fnUntraced(function* (
   })
   if (volume.pod.name === "") return
   const events = yield* EventRecorder
+  const now = yield* Clock.currentTimeMillis
   yield* events.record({
     type: "Warning",
     reason: refreshed ? "MountRotationFailed" : "MountFailed",
-    message: `${failed.message}; code ${failed.code}, provider ${JSON.stringify(provider)}; ${failed.remedy}`,
+    message: `${failed.message}; code ${failed.code}, provider ${JSON.stringify(provider)}; ${failed.remedy}${nextAttempt(progress, now)}`,
     pod: volume.pod,
     key: volume.targetPath
   })
@@ -492,7 +579,8 @@ export const publish = Effect.fn("NodePublish.publish")(function* (
   const progress: Progress = {
     provider: request.volumeContext[KEY.providerName] ?? "",
     decision: undefined,
-    masked: undefined
+    masked: undefined,
+    nextAttemptMillis: undefined
   }
   const volume = check(request, deadlineMillis, volumeMountGroup)
   if (volume._tag === "RequestInvalid") {

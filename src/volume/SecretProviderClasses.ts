@@ -43,6 +43,8 @@ export class SecretProviderClasses extends Context.Service<
   {
     /** Fails as the API server does; a class that does not exist is a `KubernetesApiFailed` that `isNotFound`. */
     readonly get: (namespace: string, name: string) => Effect.Effect<SecretProviderClass, KubernetesApiFailed>
+    /** What is known of a class without asking about it; opens its namespace like `get`. */
+    readonly held: (namespace: string, name: string) => Effect.Effect<SecretProviderClass | undefined>
     /** How many namespaces are being followed. */
     readonly openNamespaces: Effect.Effect<number>
   }
@@ -67,14 +69,17 @@ export class SecretProviderClasses extends Context.Service<
           Effect.provideService(KubernetesApi, api),
           Effect.mapError((failure) => inTheWordsOfTheCache(failure, name))
         )
+      const held = Effect.fnUntraced(function* (namespace: string, name: string) {
+        if (!Resource.isSegment(namespace)) return undefined
+        const reflector = yield* RcMap.get(namespaces, namespace)
+        if (!isFollowing(reflector)) yield* Effect.timeoutOption(reflector.attempted, FIRST_LIST)
+        return isFollowing(reflector) ? reflector.get(`${namespace}/${name}`) : undefined
+      }, Effect.scoped)
       return SecretProviderClasses.of({
         get: Effect.fnUntraced(function* (namespace, name) {
-          if (!Resource.isSegment(namespace)) return yield* live(namespace, name)
-          const reflector = yield* RcMap.get(namespaces, namespace)
-          if (!isFollowing(reflector)) yield* Effect.timeoutOption(reflector.attempted, FIRST_LIST)
-          const held = isFollowing(reflector) ? reflector.get(`${namespace}/${name}`) : undefined
-          return held ?? (yield* live(namespace, name))
-        }, Effect.scoped),
+          return (yield* held(namespace, name)) ?? (yield* live(namespace, name))
+        }),
+        held,
         openNamespaces: Effect.map(RcMap.keys(namespaces), (keys) => [...keys].length)
       })
     })

@@ -2,6 +2,7 @@
  * What the driver remembers of one published volume. Holds no secret.
  */
 import type { ObjectVersion } from "../../schemas/Provider.ts"
+import type { Schedule } from "./Rotation.ts"
 
 export interface PodIdentity {
   readonly name: string
@@ -20,6 +21,8 @@ export interface VolumeRecord {
   readonly objectVersions: ReadonlyArray<ObjectVersion>
   /** When the provider last answered and its answer was in place, in milliseconds since the epoch. */
   readonly lastSuccessMillis: number
+  /** When it is refreshed; of no meaning while rotation is off. */
+  readonly schedule: Schedule
   /** Name of its SecretProviderClassPodStatus; undefined while none is known to exist. */
   readonly podStatusName: string | undefined
 }

@@ -336,10 +336,10 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
       Effect.gen(function* () {
         const { bench, provider } = yield* make()
         const port = yield* freePort
-        yield* bench.startDriver({ flags: [...rotationEvery("500ms"), `--metrics-addr=127.0.0.1:${port}`] })
+        yield* bench.startDriver({ flags: [...rotationEvery("1s"), `--metrics-addr=127.0.0.1:${port}`] })
         const target = yield* bench.kubelet.publish(volumeOf("web"))
         provider.respond(() => Effect.succeed(answer({ user: "bob", extra: "new" }, "v2")))
-        yield* Effect.sleep("600 millis")
+        yield* Effect.sleep("1150 millis")
         yield* bench.kubelet.publish(volumeOf("web"))
         assert.strictEqual(readFileSync(join(target, "user"), "utf8"), "bob")
         assert.isFalse(existsSync(join(target, "tls")))
@@ -347,7 +347,7 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
         assert.include(JSON.stringify(status), '"version":"v2"')
 
         provider.respond(() => Effect.fail(new ProviderSays({ grpcCode: "PERMISSION_DENIED", details: "revoked" })))
-        yield* Effect.sleep("600 millis")
+        yield* Effect.sleep("1150 millis")
         yield* bench.kubelet.publish(volumeOf("web"))
         assert.strictEqual(readFileSync(join(target, "user"), "utf8"), "bob")
         const { body } = yield* get(`http://127.0.0.1:${port}/metrics`)

@@ -270,7 +270,7 @@ describe.each([
                 "--tmpfs-size=128Ki",
                 "--max-call-recv-msg-size=262144"
               ],
-              ...["--enable-secret-rotation", "--rotation-poll-interval=1ms", "--volume-mount-group"]
+              ...["--enable-secret-rotation", "--rotation-poll-interval=1s", "--volume-mount-group"]
             ]
           })
           const said: Array<string> = []
@@ -351,15 +351,21 @@ describe.each([
           // Republishes that fail are answered OK, and told in other places.
           const running = volume()
           const target = yield* kubelet.publish(running)
+          // A volume is due again a second after whatever came of it.
+          const refresh = Effect.suspend(() => {
+            const before = provider.asked.length
+            const republish = Effect.map(Effect.orDie(kubelet.publish(running)), () => provider.asked.length)
+            return eventually(republish, (asked) => asked > before)
+          })
           for (const { respond } of spoiled(marks).filter(({ name }) => name !== "UNAVAILABLE")) {
             provider.respond(respond)
-            yield* kubelet.publish(running)
+            yield* refresh
           }
           provider.respond(() => Effect.succeed(filesAt(marks.newerFileContents, "a", "b/c", "d")))
           for (const failure of API_FAILURES) {
-            yield* failing(failure, POD_STATUSES, Effect.orDie(kubelet.publish(running)))
+            yield* failing(failure, POD_STATUSES, Effect.orDie(refresh))
           }
-          yield* kubelet.publish(running)
+          yield* refresh
           assert.include(readFileSync(join(target, "d"), "utf8"), marks.newerFileContents)
           const held = openSync(join(target, "d"), "r")
           yield* Effect.exit(kubelet.unpublish(running))

@@ -121,7 +121,8 @@ const classPath = (namespace: string) =>
 export const putClass = Effect.fn(function* (
   spec: unknown = { provider: "vault", parameters: { roleName: "r" } },
   name = "spc",
-  namespace = POD.namespace
+  namespace = POD.namespace,
+  annotations: Readonly<Record<string, string>> = {}
 ) {
   const api = yield* KubernetesApi
   yield* api.request({
@@ -130,11 +131,22 @@ export const putClass = Effect.fn(function* (
     body: {
       apiVersion: "secrets-store.csi.x-k8s.io/v1",
       kind: "SecretProviderClass",
-      metadata: { name, namespace },
+      metadata: { name, namespace, annotations },
       spec
     }
   })
 })
+
+/** Adds annotations to a class that exists. */
+export const annotateClass = (annotations: Readonly<Record<string, string>>, name = "spc", namespace = POD.namespace) =>
+  Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "PATCH",
+      path: `${classPath(namespace)}/${name}`,
+      contentType: "application/merge-patch+json",
+      body: { metadata: { annotations } }
+    })
+  )
 
 export const removePodStatus = (name: string, namespace = POD.namespace) =>
   Effect.flatMap(KubernetesApi, (api) =>

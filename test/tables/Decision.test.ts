@@ -1,15 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Decision, decide, type Observed, type Rotation } from "../../src/volume/Decision.ts"
+import { type Decision, decide, type Observed } from "../../src/volume/Decision.ts"
 
-const filled: Observed = { mount: "Mounted", populated: true, record: "Recorded", lastSuccessMillis: 0 }
-const off: Rotation = { enabled: false, pollIntervalMillis: 120_000 }
-const everyTwoMinutes: Rotation = { enabled: true, pollIntervalMillis: 120_000 }
+const filled: Observed = { mount: "Mounted", populated: true, record: "Recorded", dueMillis: 120_000 }
 
 interface Row {
   readonly row: string
   readonly name: string
   readonly observed?: Partial<Observed>
-  readonly rotation?: Rotation
+  readonly rotates?: boolean
   readonly nowMillis?: number
   readonly expected: Decision
 }
@@ -31,7 +29,7 @@ const rows: ReadonlyArray<Row> = [
     row: "Q3 (a)",
     name: "a plain directory, rotation on, just touched",
     observed: { mount: "NotMounted", populated: false },
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 1,
     expected: { _tag: "Mount", leftover: false }
   },
@@ -45,7 +43,7 @@ const rows: ReadonlyArray<Row> = [
     row: "Q3 (b)",
     name: "an empty mount, rotation on",
     observed: { populated: false },
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 1,
     expected: { _tag: "Mount", leftover: true }
   },
@@ -67,7 +65,7 @@ const rows: ReadonlyArray<Row> = [
     row: "2.7 #21",
     name: "filled but never recorded, not due",
     observed: { record: "Unrecorded" },
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 1,
     expected: { _tag: "Refresh", why: "Unrecorded" }
   },
@@ -80,42 +78,44 @@ const rows: ReadonlyArray<Row> = [
   {
     row: "2.7 Q4",
     name: "one millisecond young",
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 119_999,
     expected: { _tag: "NotDue", dueInMillis: 1 }
   },
   {
     row: "2.7 Q4",
     name: "exactly due",
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 120_000,
     expected: { _tag: "Refresh", why: "Due" }
   },
   {
     row: "2.7 Q4",
     name: "overdue",
-    rotation: everyTwoMinutes,
+    rotates: true,
     nowMillis: 500_000,
     expected: { _tag: "Refresh", why: "Due" }
   },
   {
-    row: "1.1",
-    name: "a negative interval is always due",
-    rotation: { enabled: true, pollIntervalMillis: -1 },
-    expected: { _tag: "Refresh", why: "Due" }
+    row: "0 or never",
+    name: "a frozen volume is never due",
+    observed: { dueMillis: Number.POSITIVE_INFINITY },
+    rotates: true,
+    nowMillis: 1e15,
+    expected: { _tag: "NotDue", dueInMillis: Number.POSITIVE_INFINITY }
   },
   {
     row: "F3 37",
     name: "a success in the future waits for its time",
-    observed: { lastSuccessMillis: 10_000 },
-    rotation: everyTwoMinutes,
+    observed: { dueMillis: 130_000 },
+    rotates: true,
     nowMillis: 0,
     expected: { _tag: "NotDue", dueInMillis: 130_000 }
   }
 ]
 
 describe("Decision", () => {
-  it.each(rows)("$row $name", ({ expected, nowMillis, observed, rotation }) => {
-    assert.deepStrictEqual(decide({ ...filled, ...observed }, rotation ?? off, nowMillis ?? 0), expected)
+  it.each(rows)("$row $name", ({ expected, nowMillis, observed, rotates }) => {
+    assert.deepStrictEqual(decide({ ...filled, ...observed }, rotates ?? false, nowMillis ?? 0), expected)
   })
 })

@@ -11,11 +11,15 @@ import { exposition } from "../../src/telemetry/PrometheusText.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
+import { INTERVAL_KEY } from "../../src/volume/Rotation.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
 import * as Node from "../support/FakeNode.ts"
 
 const never = Number.POSITIVE_INFINITY
 const rotation = { rotationEnabled: true, rotationPollIntervalMillis: 120_000 } satisfies Partial<DriverConfig>
+
+/** An interval, and the tenth by which the first one may be longer. */
+const FIRST_DUE = "133 seconds"
 
 const call = (request: NodePublishVolumeRequest = Node.request, deadlineMillis = never) =>
   publish(request, deadlineMillis)
@@ -355,6 +359,8 @@ describe("NodePublish: first mounts", () => {
           yield* Node.putClass()
           const withTokens = { ...Node.request, serviceAccountTokens: Redacted.make('{"aud":{"token":"t"}}') }
           yield* call(withTokens)
+          // The shortest interval there is: a second, and its tenth.
+          yield* TestClock.adjust("1100 millis")
           yield* call(withTokens)
           assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
           assert.strictEqual(provider.calls.length, 2)
@@ -656,7 +662,7 @@ describe("NodePublish: refreshes", () => {
           yield* Node.putClass()
           yield* call()
           provider.mount = () => Effect.succeed(Node.answer("v2"))
-          yield* TestClock.adjust("2 minutes")
+          yield* TestClock.adjust(FIRST_DUE)
           yield* call()
           assert.strictEqual(yield* Node.read("foo"), "secret v2")
           assert.deepStrictEqual(provider.calls[1]?.currentObjectVersions, [{ id: "secret/foo", version: "v1" }])
@@ -676,7 +682,7 @@ describe("NodePublish: refreshes", () => {
           yield* Node.putClass()
           yield* call()
           provider.mount = () => Effect.succeed(Node.answer("v1", Node.file("foo", "changed")))
-          yield* TestClock.adjust("2 minutes")
+          yield* TestClock.adjust(FIRST_DUE)
           yield* call()
           assert.strictEqual(yield* Node.read("foo"), "changed")
         }),
@@ -695,7 +701,8 @@ describe("NodePublish: refreshes", () => {
             yield* TestClock.adjust("1 minute")
             yield* call()
           }
-          assert.strictEqual(provider.calls.length, 1 + 30)
+          // Due after two minutes and a bit, so at the third call; from then on every other one.
+          assert.strictEqual(provider.calls.length, 1 + 29)
         }),
       rotation
     )
@@ -720,7 +727,7 @@ describe("NodePublish: refreshes", () => {
               { applied: false }
             )
           }
-          yield* TestClock.adjust("2 minutes")
+          yield* TestClock.adjust(FIRST_DUE)
           yield* call()
           yield* TestClock.adjust("1 second")
           assert.strictEqual(yield* Node.read("foo"), fault === "provider" ? "secret v1" : "secret v2")
@@ -745,13 +752,171 @@ describe("NodePublish: refreshes", () => {
           yield* Node.prepareTarget()
           yield* Node.putClass()
           yield* call()
-          yield* TestClock.adjust("2 minutes")
+          yield* TestClock.adjust(FIRST_DUE)
           const gone = {
             ...Node.request,
             volumeContext: { ...Node.request.volumeContext, secretProviderClass: "gone" }
           }
           assert.strictEqual((yield* status(gone)).code, "SecretProviderClassNotFound")
           assert.strictEqual(yield* Node.read("foo"), "secret v1")
+        }),
+      rotation
+    )
+  )
+})
+
+describe("NodePublish: the interval of a volume", () => {
+  const MINUTE = 60_000
+  const asking = (interval: string) => ({
+    ...Node.request,
+    volumeContext: { ...Node.request.volumeContext, [INTERVAL_KEY]: interval }
+  })
+  const spec = { provider: "vault", parameters: { roleName: "r" } }
+
+  /** Republishes every minute for an hour, and counts. */
+  const callsInAnHour = (request: NodePublishVolumeRequest, annotations: Readonly<Record<string, string>> = {}) =>
+    Effect.gen(function* () {
+      yield* Node.prepareTarget()
+      yield* Node.putClass(spec, "spc", Node.POD.namespace, annotations)
+      for (let minute = 0; minute <= 60; minute++) {
+        yield* call(request)
+        yield* TestClock.adjust(MINUTE)
+      }
+    })
+
+  it.effect.each([
+    { name: "the driver's two minutes", request: Node.request, annotations: {}, calls: 30 },
+    { name: "the volume's ten minutes", request: asking("10m"), annotations: {}, calls: 6 },
+    { name: "the class's ten minutes", request: Node.request, annotations: { [INTERVAL_KEY]: "10m" }, calls: 6 },
+    { name: "the shorter of both", request: asking("1h"), annotations: { [INTERVAL_KEY]: "10m" }, calls: 6 },
+    { name: "frozen by the volume", request: asking("never"), annotations: {}, calls: 1 },
+    { name: "frozen by the class", request: asking("2m"), annotations: { [INTERVAL_KEY]: "0" }, calls: 1 },
+    { name: "unreadable: the driver's", request: asking("soon"), annotations: {}, calls: 30 }
+  ])("D1 $name: $calls provider calls in an hour", ({ annotations, calls, request }) =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* callsInAnHour(request, annotations)
+          assert.strictEqual(provider.calls.length, calls)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("an interval that cannot be read is told on the pod, with what to write", () =>
+    inWorld(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call(asking("soon"))
+          yield* TestClock.adjust("1 second")
+          const kubernetes = yield* MemoryKubernetes
+          const [event] = yield* kubernetes.all("events")
+          assert.deepNestedInclude(event, { type: "Warning", reason: "RotationIntervalInvalid" })
+          assert.match(String(event?.["message"]), /"soon": give a duration such as 90s, or "never"/u)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("a class that is annotated while its volumes are mounted has its way at the next republish", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          yield* Node.annotateClass({ [INTERVAL_KEY]: "10s" })
+          yield* TestClock.adjust("20 seconds")
+          yield* call()
+          assert.strictEqual(provider.calls.length, 2)
+          yield* Node.annotateClass({ [INTERVAL_KEY]: "never" })
+          yield* TestClock.adjust("1 hour")
+          yield* call()
+          assert.strictEqual(provider.calls.length, 2)
+        }),
+      rotation
+    )
+  )
+
+  it.effect(
+    "D1, D4 a provider that fails is asked less and less often, never beyond the interval, and the pod is told when",
+    () =>
+      inWorld(
+        (provider) =>
+          Effect.gen(function* () {
+            yield* Node.prepareTarget()
+            yield* Node.putClass()
+            yield* call()
+            provider.mount = () => failing("PERMISSION_DENIED")
+            yield* TestClock.adjust(FIRST_DUE)
+            // Of a kubelet that never stops asking: a republish every second.
+            const asked: Array<number> = []
+            for (let second = 0; second < 600; second++) {
+              const before = provider.calls.length
+              yield* call()
+              if (provider.calls.length > before) asked.push(second)
+              yield* TestClock.adjust("1 second")
+            }
+            const gaps = asked.slice(1).map((at, index) => at - (asked[index] ?? 0))
+            const bounds = [
+              [4, 7],
+              [8, 13],
+              [16, 25],
+              [32, 49],
+              [64, 97]
+            ] as const
+            for (const [index, [least, most]] of bounds.entries()) {
+              assert.isAtLeast(gaps[index] ?? 0, least)
+              assert.isAtMost(gaps[index] ?? 0, most)
+            }
+            for (const gap of gaps) assert.isAtMost(gap, 121)
+            const kubernetes = yield* MemoryKubernetes
+            const events = yield* kubernetes.all("events")
+            assert.match(String(events[0]?.["message"]), /provider "vault"; .*; next attempt in \d+s$/u)
+            // One success, and everything is as before.
+            provider.mount = () => Effect.succeed(Node.answer("v2"))
+            yield* TestClock.adjust("2 minutes")
+            yield* call()
+            const calls = provider.calls.length
+            yield* TestClock.adjust("119 seconds")
+            yield* call()
+            assert.strictEqual(provider.calls.length, calls)
+            yield* TestClock.adjust("1 second")
+            yield* call()
+            assert.strictEqual(provider.calls.length, calls + 1)
+          }),
+        rotation
+      )
+  )
+
+  it.effect("a provider's own hint is kept to", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          provider.mount = () =>
+            Effect.fail(
+              new ProviderCallFailed({
+                provider: "vault",
+                grpcCode: "RESOURCE_EXHAUSTED",
+                details: "slow down",
+                unanswered: false,
+                retryAfterMillis: 300_000
+              })
+            )
+          yield* TestClock.adjust(FIRST_DUE)
+          yield* call()
+          assert.strictEqual(provider.calls.length, 2)
+          yield* TestClock.adjust("299 seconds")
+          yield* call()
+          assert.strictEqual(provider.calls.length, 2)
+          yield* TestClock.adjust("1 second")
+          yield* call()
+          assert.strictEqual(provider.calls.length, 3)
         }),
       rotation
     )
