@@ -39,6 +39,8 @@ export const DriverConfig = Schema.Struct({
   tmpfsSizeBytes: Schema.Int,
   /** Ours: advertise VOLUME_MOUNT_GROUP and give files the pod's fsGroup. */
   volumeMountGroup: Schema.Boolean,
+  /** Ours: a refresh that fails is an error of the republish that asked for it, too. */
+  returnRotationErrors: Schema.Boolean,
   /** Ours: how long calls may go on after SIGTERM. */
   shutdownGraceMillis: Schema.Finite,
   /** Ours: how often freed memory is given back to the system; 0 is never. */

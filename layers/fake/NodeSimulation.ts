@@ -91,6 +91,7 @@ const configOf = (rotationEnabled: boolean): DriverConfig => ({
   tmpfsSizeBytes: 0,
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
+  returnRotationErrors: false,
   memoryTrimIntervalMillis: 0
 })
 

@@ -83,6 +83,11 @@ const ours = {
     false,
     "advertise VOLUME_MOUNT_GROUP and give files the fsGroup of their pod"
   ),
+  returnRotationErrors: Go.bool(
+    "return-rotation-errors",
+    false,
+    "tell the kubelet, too, when a mounted volume could not be refreshed; for kubelets with the fix of kubernetes/kubernetes#121271"
+  ),
   shutdownGracePeriod: Go.duration(
     "shutdown-grace-period",
     25_000,
@@ -205,6 +210,7 @@ export const parseDriver = (words: ReadonlyArray<string>): DriverCommand => {
       providerWaitMillis: toMillis(valueOf(ours.providerWaitTimeout)),
       tmpfsSizeBytes: valueOf(ours.tmpfsSize) ?? defaultTmpfsBytes,
       volumeMountGroup: valueOf(ours.volumeMountGroup),
+      returnRotationErrors: valueOf(ours.returnRotationErrors),
       shutdownGraceMillis: toMillis(valueOf(ours.shutdownGracePeriod)),
       memoryTrimIntervalMillis: toMillis(valueOf(ours.memoryTrimInterval))
     }

@@ -4,7 +4,7 @@
  * @source reference/driver.md 1.5
  */
 import { writeSync } from "node:fs"
-import { Cause, Effect, Exit, Layer, Metric, Schedule } from "effect"
+import { Cause, Clock, Effect, Exit, Layer, Metric, Schedule } from "effect"
 import * as CsiSocket from "../../layers/real/CsiSocket.ts"
 import * as KlogLogger from "../../layers/real/KlogLogger.ts"
 import * as KubernetesHttp from "../../layers/real/KubernetesHttp.ts"
@@ -68,7 +68,12 @@ const housekeeping = Effect.fnUntraced(function* (config: DriverConfig, fibers: 
     Effect.repeat(
       Effect.suspend(() =>
         Effect.all(
-          [Metrics.setVolumes(table.all().length), Metrics.setCallsInFlight(table.busy()), Metrics.setFibers(fibers())],
+          [
+            Metrics.setVolumes(table.all().length),
+            Effect.flatMap(Clock.currentTimeMillis, (now) => Metrics.setContentAges(table.all(), now)),
+            Metrics.setCallsInFlight(table.busy()),
+            Metrics.setFibers(fibers())
+          ],
           { discard: true }
         )
       ),

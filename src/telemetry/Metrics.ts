@@ -60,6 +60,9 @@ const volumesNow = Metric.gauge("secrets_store_volumes", { description: "Volumes
 const callsInFlight = Metric.gauge("secrets_store_calls_in_flight", {
   description: "Volumes that a publish or unpublish call is working on"
 })
+const contentAge = Metric.gauge("secrets_store_content_age_seconds", {
+  description: "Age of the oldest content of a provider's volumes: since a provider last answered for it"
+})
 const fibers = Metric.gauge("secrets_store_fibers", { description: "Fibers that have begun and not ended" })
 const providerRequestsTotal = counter(
   "secrets_store_provider_requests_total",
@@ -134,6 +137,9 @@ const admit = (word: string, standard: ReadonlySet<string>, seen: Set<string>): 
   if (!standard.has(label) && label !== OTHER) seen.add(label)
   return label
 }
+
+/** Labels that have an age at present, by the registry that holds it. */
+const agedIn = new WeakMap<object, ReadonlyArray<string>>()
 
 /** Labels of a provider and an error type, both bounded. */
 const foreignLabels = (words: { readonly provider?: string; readonly errorType?: string }) =>
@@ -213,6 +219,34 @@ export const setVolumes = (count: number): Effect.Effect<void> => Metric.update(
 
 /** What stays above zero on a node at rest is a call that never ends. */
 export const setCallsInFlight = (count: number): Effect.Effect<void> => Metric.update(callsInFlight, count)
+
+/**
+ * The oldest content by provider. A provider without volumes keeps no series.
+ *
+ * @shape  (volumes, nowMillis) -> void
+ * @units  milliseconds since the epoch; the series is in seconds
+ */
+export const setContentAges = (
+  volumes: ReadonlyArray<{ readonly provider: string; readonly lastSuccessMillis: number }>,
+  nowMillis: number
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const oldest = new Map<string, number>()
+    for (const { lastSuccessMillis, provider } of volumes) {
+      // Providers beyond the bound of labels share one.
+      const { provider: label = "" } = yield* foreignLabels({ provider })
+      oldest.set(label, Math.min(lastSuccessMillis, oldest.get(label) ?? Number.POSITIVE_INFINITY))
+    }
+    const registry = yield* Metric.MetricRegistry
+    for (const label of agedIn.get(registry) ?? []) {
+      if (!oldest.has(label)) yield* Metric.remove(Metric.withAttributes(contentAge, { provider: label }))
+    }
+    agedIn.set(registry, [...oldest.keys()])
+    for (const [label, millis] of oldest) {
+      const seconds = Math.max(0, nowMillis - millis) / 1_000
+      yield* Metric.update(Metric.withAttributes(contentAge, { provider: label }), seconds)
+    }
+  })
 
 export const setFibers = (count: number): Effect.Effect<void> => Metric.update(fibers, count)
 

@@ -448,13 +448,16 @@ const postpone = Effect.fnUntraced(function* (
   if (recorded !== undefined) table.set({ ...recorded, schedule })
 })
 
-/** Newer content for a volume that is in use. What the provider or the API server did wrong does not reach the caller:
- * the pod keeps its files, and a kubelet without the fix for its issue 121271 would take an error for a lost volume. */
+/**
+ * Newer content for a volume that is in use. What goes wrong does not reach the caller unless a flag says so (Q18): the
+ * pod keeps its files, and a kubelet without the fix for its issue 121271 would take an error for a lost volume.
+ */
 const refresh = Effect.fn("NodePublish.refresh")(function* (
   volume: Volume,
   { known, record }: { readonly known: VolumeRecord; readonly record: Observed["record"] },
   progress: Progress
 ) {
+  const { returnRotationErrors } = yield* Settings
   yield* Effect.andThen(readClass(volume, progress), (usableClass) =>
     fill(volume, usableClass, known, record === "Unknown")
   ).pipe(
@@ -464,10 +467,12 @@ const refresh = Effect.fn("NodePublish.refresh")(function* (
         : Effect.flatMap(Clock.currentTimeMillis, (now) => MountedFiles.touch(volume.targetPath, now))
     ),
     Effect.tapError((failure) => postpone(volume, known, failure, progress)),
-    Effect.catchTag(["ContentNotMounted", "PodStatusNotWritten"], (failure) =>
-      Effect.sync(() => {
-        progress.masked = failure
-      })
+    Effect.catchIf(
+      () => !returnRotationErrors,
+      (failure) =>
+        Effect.sync(() => {
+          progress.masked = failure
+        })
     )
   )
 })
@@ -567,7 +572,7 @@ const report = Effect.fnUntraced(function* (
  *
  * @shape  (request, deadlineMillis) -> void
  * @units  deadlineMillis: milliseconds since the epoch, Infinity when the caller never stops waiting
- * @errors PublishFailed; failures of a refresh in steps 20 and 21 of reference/driver.md 2.7 are reported, not returned
+ * @errors PublishFailed; of a volume that is mounted and filled they are reported, and returned only if a flag says so
  * @source driver v1.6.0, pkg/secrets-store/nodeserver.go, NodePublishVolume; reference/driver.md 2.7
  */
 export const publish = Effect.fn("NodePublish.publish")(function* (

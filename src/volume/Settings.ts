@@ -11,6 +11,7 @@ export class Settings extends Context.Service<
     | "nodeId"
     | "rotationEnabled"
     | "rotationPollIntervalMillis"
+    | "returnRotationErrors"
     | "providerWaitMillis"
     | "tmpfsSizeBytes"
     | "volumeMountGroup"

@@ -36,6 +36,7 @@ const config: DriverConfig = {
   tmpfsSizeBytes: 0,
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
+  returnRotationErrors: false,
   memoryTrimIntervalMillis: 0
 }
 

@@ -29,6 +29,7 @@ const defaults: DriverConfig = {
   tmpfsSizeBytes: 64 * MIB,
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
+  returnRotationErrors: false,
   memoryTrimIntervalMillis: 10_000
 }
 
@@ -256,6 +257,7 @@ describe("the driver's flags", () => {
     ["1.2 ours", ["--tmpfs-size=1500m"], { tmpfsSizeBytes: 2 }],
     ["1.2 ours", ["--volume-mount-group"], { volumeMountGroup: true }],
     ["1.2 ours", ["--shutdown-grace-period=1m"], { shutdownGraceMillis: 60_000 }],
+    ["1.2 ours", ["--return-rotation-errors"], { returnRotationErrors: true }],
     ["1.2 ours", ["--memory-trim-interval=0"], { memoryTrimIntervalMillis: 0 }],
     ["1.1", ["--enable-secret-rotation", "false", "--nodeid=x"], { rotationEnabled: true }]
   ])("%s %s", (_, words, changed) => expectRun(words, changed))
@@ -439,6 +441,6 @@ describe("the driver's flags", () => {
 
   it("1.2, 1.3 there are no other flags under upstream's names", () => {
     assert.strictEqual(DRIVER_FLAGS.upstream.length + DRIVER_FLAGS.klog.length, 30)
-    assert.strictEqual(DRIVER_FLAGS.ours.length, 8)
+    assert.strictEqual(DRIVER_FLAGS.ours.length, 9)
   })
 })

@@ -165,6 +165,34 @@ rotation_reconcile_total{os_type="linux",otel_scope_name="sigs.k8s.io/secrets-st
     })
   )
 
+  it.effect("ours: the oldest content of every provider, as long as it has volumes", () =>
+    Effect.gen(function* () {
+      const text = yield* scraped(
+        Effect.andThen(
+          Metrics.setContentAges(
+            [
+              { provider: "a", lastSuccessMillis: 5_000 },
+              { provider: "gone", lastSuccessMillis: 0 }
+            ],
+            9_000
+          ),
+          Metrics.setContentAges(
+            [
+              { provider: "a", lastSuccessMillis: 5_000 },
+              { provider: "a", lastSuccessMillis: 1_500 },
+              { provider: "b", lastSuccessMillis: 12_000 }
+            ],
+            10_000
+          )
+        )
+      )
+      assert.deepStrictEqual(linesOf(text, "secrets_store_content_age_seconds"), [
+        'secrets_store_content_age_seconds{provider="a"} 8.5',
+        'secrets_store_content_age_seconds{provider="b"} 0'
+      ])
+    })
+  )
+
   it.effect("ours: calls to providers by what became of them", () =>
     Effect.gen(function* () {
       const measured = Metrics.measureProviderRequest("p")

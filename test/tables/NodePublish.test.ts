@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Redacted } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Redacted, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import { MemoryNode } from "../../layers/fake/MemoryNode.ts"
@@ -745,7 +745,10 @@ describe("NodePublish: refreshes", () => {
     )
   )
 
-  it.effect("2.7 #11-18 not masked: the class is gone; the pod keeps its files", () =>
+  it.effect.each([
+    { name: "masked: the kubelet hears OK", returnRotationErrors: false },
+    { name: "not masked, if a flag says so", returnRotationErrors: true }
+  ])("Q18 2.7 #11-18 $name; the class is gone, and the pod keeps its files", ({ returnRotationErrors }) =>
     inWorld(
       () =>
         Effect.gen(function* () {
@@ -757,10 +760,20 @@ describe("NodePublish: refreshes", () => {
             ...Node.request,
             volumeContext: { ...Node.request.volumeContext, secretProviderClass: "gone" }
           }
-          assert.strictEqual((yield* status(gone)).code, "SecretProviderClassNotFound")
+          const answered = yield* Effect.result(call(gone))
+          assert.deepStrictEqual(
+            Result.isFailure(answered) ? answered.failure.code : "OK",
+            returnRotationErrors ? "SecretProviderClassNotFound" : "OK"
+          )
           assert.strictEqual(yield* Node.read("foo"), "secret v1")
+          const text = yield* exposition()
+          assert.include(text, 'rotation_reconcile_error_total{error_type="SecretProviderClassNotFound"')
+          yield* TestClock.adjust("1 second")
+          const kubernetes = yield* MemoryKubernetes
+          const [event] = yield* kubernetes.all("events")
+          assert.match(String(event?.["message"]), /"gone" not found; .*; next attempt in \d+s$/u)
         }),
-      rotation
+      { ...rotation, returnRotationErrors }
     )
   )
 })
