@@ -21,6 +21,8 @@ export class VolumeTable extends Context.Service<
     readonly busy: () => number
     /** Grows with every use of a volume, so that others can tell whether anything has happened. */
     readonly changes: () => number
+    /** Waits until a volume is put in, or back, that is due before this time, in milliseconds since the epoch. */
+    readonly untilEarlier: (millis: number) => Effect.Effect<void>
     /** Runs the effect while no other one with the same target path runs; waiting may be interrupted. */
     readonly exclusive: <A, E, R>(targetPath: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   }
@@ -28,6 +30,7 @@ export class VolumeTable extends Context.Service<
   static readonly layer = Layer.sync(VolumeTable, () => {
     const records = new Map<string, VolumeRecord>()
     const locks = new Map<string, Lock>()
+    const waiting = new Set<{ readonly millis: number; readonly wake: () => void }>()
     let changes = 0
     const enter = (targetPath: string): Lock => {
       changes += 1
@@ -42,11 +45,26 @@ export class VolumeTable extends Context.Service<
     }
     return VolumeTable.of({
       get: (targetPath) => records.get(targetPath),
-      set: (record) => void records.set(record.targetPath, record),
+      set: (record) => {
+        records.set(record.targetPath, record)
+        for (const { millis, wake } of waiting) if (record.schedule.dueMillis < millis) wake()
+      },
       remove: (targetPath) => void records.delete(targetPath),
       all: () => [...records.values()],
       busy: () => locks.size,
       changes: () => changes,
+      untilEarlier: (millis) =>
+        Effect.callback<void>((resume) => {
+          const waiter = {
+            millis,
+            wake: () => {
+              waiting.delete(waiter)
+              resume(Effect.void)
+            }
+          }
+          waiting.add(waiter)
+          return Effect.sync(() => void waiting.delete(waiter))
+        }),
       exclusive: (targetPath, effect) =>
         Effect.acquireUseRelease(
           Effect.sync(() => enter(targetPath)),

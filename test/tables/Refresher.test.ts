@@ -1,0 +1,206 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Deferred, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import * as Refresher from "../../src/volume/Refresher.ts"
+import { afterSuccess, begin, type Interval } from "../../src/volume/Rotation.ts"
+import type { VolumeRecord } from "../../src/volume/VolumeRecord.ts"
+import { VolumeTable } from "../../src/volume/VolumeTable.ts"
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const every = (millis: number): Interval => ({ _tag: "Every", millis })
+
+const volume = (targetPath: string, interval: Interval, provider = "vault"): VolumeRecord => ({
+  volumeId: `id of ${targetPath}`,
+  targetPath,
+  pod: { name: "web", namespace: "default", uid: "uid-1", serviceAccountName: "default" },
+  secretProviderClassName: "spc",
+  provider,
+  objectVersions: [],
+  lastSuccessMillis: 0,
+  schedule: begin(interval, targetPath, 0),
+  podStatusName: undefined
+})
+
+/** Due exactly then. */
+const dueAt = (record: VolumeRecord, dueMillis: number): VolumeRecord => ({
+  ...record,
+  schedule: { ...record.schedule, dueMillis }
+})
+
+/** A table, and what is refreshed when. */
+const world = <A, E>(
+  body: (it: {
+    readonly table: VolumeTable["Service"]
+    readonly refreshed: ReadonlyArray<readonly [string, number]>
+    /** Replaces what a refresh does before it succeeds. */
+    readonly doing: (next: (record: VolumeRecord) => Effect.Effect<void>) => void
+    readonly clock: Fiber.Fiber<never>
+  }) => Effect.Effect<A, E>
+) =>
+  Effect.gen(function* () {
+    const table = yield* VolumeTable
+    const refreshed: Array<readonly [string, number]> = []
+    let act: (record: VolumeRecord) => Effect.Effect<void> = () => Effect.void
+    const refresh = Effect.fnUntraced(function* (record: VolumeRecord) {
+      refreshed.push([record.targetPath, yield* Clock.currentTimeMillis])
+      yield* act(record)
+      const now = yield* Clock.currentTimeMillis
+      if (table.get(record.targetPath) !== undefined) {
+        table.set({ ...record, lastSuccessMillis: now, schedule: afterSuccess(record.schedule.interval, now) })
+      }
+    })
+    const clock = yield* Effect.forkChild(Refresher.run(refresh), { startImmediately: true })
+    const doing = (next: typeof act) => {
+      act = next
+    }
+    return yield* body({ table, refreshed, doing, clock })
+  }).pipe(Effect.provide(VolumeTable.layer))
+
+describe("Refresher", () => {
+  it.effect("110 volumes, 48 hours, intervals of 2 minutes, an hour and a day: elapsed/interval ± 1 each", () =>
+    world(({ refreshed, table }) =>
+      Effect.gen(function* () {
+        const intervals = [2 * MINUTE, HOUR, 24 * HOUR] as const
+        for (let index = 0; index < 110; index++) table.set(volume(`/pods/${index}`, every(intervals[index % 3]!)))
+        yield* TestClock.adjust(48 * HOUR)
+        const counts = new Map<string, number>()
+        for (const [path] of refreshed) counts.set(path, (counts.get(path) ?? 0) + 1)
+        for (let index = 0; index < 110; index++) {
+          const expected = (48 * HOUR) / intervals[index % 3]!
+          const count = counts.get(`/pods/${index}`) ?? 0
+          assert.isAtMost(Math.abs(count - expected), 1, `volume ${index}: ${count} of ${expected}`)
+        }
+      })
+    )
+  )
+
+  it.effect("at its due time, and not before", () =>
+    world(({ refreshed, table }) =>
+      Effect.gen(function* () {
+        table.set(dueAt(volume("/a", every(MINUTE)), 90_000))
+        yield* TestClock.adjust(89_999)
+        assert.deepStrictEqual(refreshed, [])
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(refreshed, [["/a", 90_000]])
+      })
+    )
+  )
+
+  it.effect("a volume that becomes due earlier wakes it from a longer sleep", () =>
+    world(({ refreshed, table }) =>
+      Effect.gen(function* () {
+        table.set(dueAt(volume("/a", every(HOUR)), HOUR))
+        yield* TestClock.adjust(1_000)
+        table.set(dueAt(volume("/b", every(HOUR)), 5_000))
+        table.set(dueAt(volume("/a", every(HOUR)), 2_000))
+        yield* TestClock.adjust(10_000)
+        assert.deepStrictEqual(refreshed, [
+          ["/a", 2_000],
+          ["/b", 5_000]
+        ])
+      })
+    )
+  )
+
+  it.effect("a frozen volume is never refreshed, until its schedule says otherwise", () =>
+    world(({ refreshed, table }) =>
+      Effect.gen(function* () {
+        table.set(volume("/a", { _tag: "Frozen" }))
+        yield* TestClock.adjust(1_000 * HOUR)
+        assert.deepStrictEqual(refreshed, [])
+        const now = yield* Clock.currentTimeMillis
+        table.set(dueAt(volume("/a", { _tag: "Frozen" }), now))
+        yield* TestClock.adjust(1)
+        assert.strictEqual(refreshed.length, 1)
+      })
+    )
+  )
+
+  it.effect("four at a time for one provider, and nobody else waits for it", () =>
+    world(({ doing, refreshed, table }) =>
+      Effect.gen(function* () {
+        const answer = yield* Deferred.make<void>()
+        doing(({ provider }) => (provider === "slow" ? Deferred.await(answer) : Effect.void))
+        for (let index = 0; index < 10; index++) {
+          table.set(dueAt(volume(`/slow/${index}`, every(HOUR), "slow"), MINUTE))
+          table.set(dueAt(volume(`/quick/${index}`, every(HOUR), "quick"), MINUTE))
+        }
+        yield* TestClock.adjust(MINUTE)
+        const begun = (prefix: string) => refreshed.filter(([path]) => path.startsWith(prefix)).length
+        assert.deepStrictEqual([begun("/slow"), begun("/quick")], [4, 10])
+        // Gone by the time that its turn comes.
+        for (const { targetPath } of table.all()) {
+          if (targetPath.startsWith("/slow") && !refreshed.some(([path]) => path === targetPath))
+            table.remove(targetPath)
+        }
+        yield* Deferred.succeed(answer, undefined)
+        yield* TestClock.adjust(1)
+        assert.strictEqual(begun("/slow"), 4)
+      })
+    )
+  )
+
+  it.effect("one refresh of a volume at a time, however late it is", () =>
+    world(({ doing, refreshed, table }) =>
+      Effect.gen(function* () {
+        let active = 0
+        let most = 0
+        doing(() =>
+          Effect.gen(function* () {
+            active += 1
+            most = Math.max(most, active)
+            yield* Effect.sleep(10_000)
+            active -= 1
+          })
+        )
+        const record = volume("/a", every(1_000))
+        table.set(record)
+        yield* TestClock.adjust(5_000)
+        // A republish that hands over credentials puts it in again while it is being refreshed.
+        table.set(dueAt(record, 0))
+        yield* TestClock.adjust(60_000)
+        assert.strictEqual(most, 1)
+        assert.isAtLeast(refreshed.length, 5)
+      })
+    )
+  )
+
+  it.effect("a refresh that leaves the volume due is no endless loop", () =>
+    Effect.gen(function* () {
+      const table = yield* VolumeTable
+      let times = 0
+      yield* Effect.forkChild(
+        Refresher.run(() =>
+          Effect.sync(() => {
+            times += 1
+          })
+        ),
+        { startImmediately: true }
+      )
+      table.set(dueAt(volume("/a", every(MINUTE)), 0))
+      yield* TestClock.adjust(10_500)
+      assert.isAtMost(times, 11)
+      assert.isAtLeast(times, 10)
+    }).pipe(Effect.provide(VolumeTable.layer))
+  )
+
+  it.effect("its end ends the refreshes under way", () =>
+    world(({ clock, doing, table }) =>
+      Effect.gen(function* () {
+        let undone = false
+        doing(() =>
+          Effect.onInterrupt(Effect.never, () =>
+            Effect.sync(() => {
+              undone = true
+            })
+          )
+        )
+        table.set(dueAt(volume("/a", every(MINUTE)), 0))
+        yield* TestClock.adjust(1)
+        yield* Fiber.interrupt(clock)
+        assert.isTrue(undone)
+      })
+    )
+  )
+})
