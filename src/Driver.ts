@@ -17,9 +17,10 @@ import type { Mounter } from "./ports/Mounter.ts"
 import type { Providers } from "./ports/Providers.ts"
 import { Shutdown } from "./ports/Shutdown.ts"
 import { EventRecorder } from "./reconciler/Events.ts"
-import { publish } from "./volume/NodePublish.ts"
+import { publish, refreshDue } from "./volume/NodePublish.ts"
 import { unpublish } from "./volume/NodeUnpublish.ts"
 import { watchProviders } from "./volume/ProviderHealth.ts"
+import * as Refresher from "./volume/Refresher.ts"
 import { SecretProviderClasses } from "./volume/SecretProviderClasses.ts"
 import { Settings } from "./volume/Settings.ts"
 import { VolumeTable } from "./volume/VolumeTable.ts"
@@ -93,6 +94,12 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
   }
   if (config.providerHealthCheck) {
     yield* FiberSet.run(loops, watchProviders(config.providerHealthCheckIntervalMillis))
+  }
+  if (config.rotationEnabled) {
+    yield* FiberSet.run(
+      loops,
+      Refresher.run(({ targetPath }) => refreshDue(targetPath))
+    )
   }
   const signal = yield* Effect.raceFirst(shutdown.requested, FiberSet.join(loops))
   health.setServing(false)

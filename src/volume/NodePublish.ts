@@ -199,7 +199,11 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
   if (known !== undefined) {
     const { lastSuccessMillis, schedule } = known
     const nowMillis = yield* Clock.currentTimeMillis
-    const now = { ...known, schedule: Rotation.reschedule(schedule, interval, { lastSuccessMillis, nowMillis }) }
+    const now: VolumeRecord = {
+      ...known,
+      request: volume.request,
+      schedule: Rotation.reschedule(schedule, interval, { lastSuccessMillis, nowMillis })
+    }
     table.set(now)
     return { record: "Recorded", known: now } as const
   }
@@ -211,6 +215,7 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
     pod,
     secretProviderClassName: className,
     provider: request.volumeContext[KEY.providerName] ?? "",
+    request,
     objectVersions,
     lastSuccessMillis,
     schedule: Rotation.begin(interval, targetPath, lastSuccessMillis),
@@ -328,6 +333,7 @@ const fill = Effect.fnUntraced(function* (
     pod,
     secretProviderClassName: className,
     provider: usableClass.provider,
+    request: volume.request,
     objectVersions,
     lastSuccessMillis,
     schedule:
@@ -527,16 +533,18 @@ const report = Effect.fnUntraced(function* (
   volume: Volume | undefined,
   progress: Progress,
   failure: PublishFailed | undefined,
-  seconds: number
+  seconds: number,
+  /** False for a refresh that the driver's own clock has begun. */
+  isCall = true
 ) {
   const { decision, provider } = progress
   const failed = failure ?? progress.masked
   const refreshed = decision === "Refresh"
   if (failed === undefined) {
-    yield* Metrics.nodePublished({ provider, outcome: OUTCOMES[decision ?? "KeepMounted"] })
+    if (isCall) yield* Metrics.nodePublished({ provider, outcome: OUTCOMES[decision ?? "KeepMounted"] })
     if (refreshed) yield* Metrics.rotationReconciled({ provider, seconds })
     if (decision === "Mount" || refreshed) {
-      yield* Effect.logInfo("node publish volume complete", {
+      yield* Effect.logInfo(isCall ? "node publish volume complete" : "volume refreshed", {
         [LogKeys.targetPath]: volume?.targetPath,
         [LogKeys.pod]: volume === undefined ? "" : podKey(volume.pod),
         [LogKeys.time]: `${(seconds * 1000).toFixed(1)}ms`
@@ -544,7 +552,7 @@ const report = Effect.fnUntraced(function* (
     }
     return
   }
-  yield* Metrics.nodePublishFailed({ provider, errorType: failed.code })
+  if (isCall) yield* Metrics.nodePublishFailed({ provider, errorType: failed.code })
   if (refreshed) yield* Metrics.rotationFailed({ provider, errorType: failed.code })
   if (volume === undefined) return
   yield* Effect.logError(refreshed ? "failed to refresh volume" : "failed to mount secrets store volume", {
@@ -599,4 +607,49 @@ export const publish = Effect.fn("NodePublish.publish")(function* (
     Effect.tapError((failure) => Effect.flatMap(seconds, (took) => report(volume, progress, failure, took))),
     Effect.onInterrupt(() => Metrics.nodePublishFailed({ provider: progress.provider, errorType: "Cancelled" }))
   )
+})
+
+/**
+ * Refreshes a volume whose time has come, with the credentials of its last request. Gives way to calls for the same
+ * volume. A mount that is not there any more, or empty, is left to the next call, which knows what is wanted.
+ *
+ * @shape  (targetPath) -> void
+ * @errors none: what fails is counted, logged and told in an Event, and tried again
+ */
+export const refreshDue = Effect.fn("NodePublish.refreshDue")(function* (targetPath: string) {
+  const { volumeMountGroup } = yield* Settings
+  const table = yield* VolumeTable
+  const refreshing = Effect.gen(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const known = table.get(targetPath)
+    if (known === undefined) return
+    const volume = check(known.request, nowMillis + CALL_MILLIS_MAX, volumeMountGroup)
+    if (volume._tag === "RequestInvalid") return
+    const { lastSuccessMillis } = known
+    const interval = yield* currentInterval(volume)
+    const schedule = Rotation.reschedule(known.schedule, interval, { lastSuccessMillis, nowMillis })
+    const present = { ...known, schedule }
+    table.set(present)
+    if (!Rotation.isDue(schedule, nowMillis)) return
+    const progress: Progress = {
+      provider: known.provider,
+      decision: "Refresh",
+      masked: undefined,
+      nextAttemptMillis: undefined
+    }
+    const started = yield* Clock.monotonicTimeNanos
+    const seconds = Effect.map(Clock.monotonicTimeNanos, (now) => Number(now - started) / 1e9)
+    const outcome = yield* Effect.result(
+      Effect.gen(function* () {
+        const { mount: state, populated } = yield* Effect.tapError(observe(volume), (failure) =>
+          postpone(volume, present, failure, progress)
+        )
+        if (state === "Mounted" && populated) yield* refresh(volume, { known: present, record: "Recorded" }, progress)
+        else table.remove(targetPath)
+      })
+    )
+    if (table.get(targetPath) === undefined) return
+    yield* report(volume, progress, outcome._tag === "Failure" ? outcome.failure : undefined, yield* seconds, false)
+  })
+  yield* table.inBackground(targetPath, refreshing)
 })

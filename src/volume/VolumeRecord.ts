@@ -1,6 +1,7 @@
 /**
- * What the driver remembers of one published volume. Holds no secret.
+ * What the driver remembers of one published volume. Its secrets are those of the last request, and redacted.
  */
+import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import type { ObjectVersion } from "../../schemas/Provider.ts"
 import type { Schedule } from "./Rotation.ts"
 
@@ -17,6 +18,8 @@ export interface VolumeRecord {
   readonly pod: PodIdentity
   readonly secretProviderClassName: string
   readonly provider: string
+  /** The last one: its credentials are the freshest there are. */
+  readonly request: NodePublishVolumeRequest
   /** Of the last answer that was written, sorted by id. */
   readonly objectVersions: ReadonlyArray<ObjectVersion>
   /** When the provider last answered and its answer was in place, in milliseconds since the epoch. */

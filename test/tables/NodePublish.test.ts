@@ -6,11 +6,14 @@ import { MemoryNode } from "../../layers/fake/MemoryNode.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../schemas/Csi.ts"
 import { ProviderCallFailed, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
+import { TargetPath } from "../../schemas/TargetPath.ts"
 import { statusOf } from "../../src/csi/Status.ts"
+import { Mounter } from "../../src/ports/Mounter.ts"
 import { exposition } from "../../src/telemetry/PrometheusText.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
-import { publish } from "../../src/volume/NodePublish.ts"
+import { publish, refreshDue } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
+import * as Refresher from "../../src/volume/Refresher.ts"
 import { INTERVAL_KEY } from "../../src/volume/Rotation.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
 import * as Node from "../support/FakeNode.ts"
@@ -932,6 +935,108 @@ describe("NodePublish: the interval of a volume", () => {
           assert.strictEqual(provider.calls.length, 3)
         }),
       rotation
+    )
+  )
+})
+
+describe("NodePublish: refreshed by the driver's own clock", () => {
+  /** With the clock running, as `Driver.run` has it. */
+  const inRotation = <A, E, R>(body: (provider: Node.Script) => Effect.Effect<A, E, R>) =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* Effect.forkChild(
+            Refresher.run(({ targetPath }) => refreshDue(targetPath)),
+            { startImmediately: true }
+          )
+          return yield* body(provider)
+        }),
+      rotation
+    )
+
+  it.effect("D1, B2 new content comes without a republish, and is recorded; no publish is counted", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        yield* call()
+        provider.mount = () => Effect.succeed(Node.answer("v2"))
+        yield* TestClock.adjust(FIRST_DUE)
+        assert.strictEqual(yield* Node.read("foo"), "secret v2")
+        assert.include(JSON.stringify(yield* podStatuses), '"version":"v2"')
+        const text = yield* exposition()
+        assert.match(text, /rotation_reconcile_total\{[^}]*\} 1\n/u)
+        assert.match(text, /node_publish_total\{[^}]*\} 1\n/u)
+      })
+    )
+  )
+
+  it.effect("Q4 unchanged content: a call to the provider each interval, and nothing else", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        yield* call()
+        const before = yield* writes
+        for (let minute = 0; minute < 24 * 60; minute++) {
+          yield* TestClock.adjust("1 minute")
+          yield* call()
+        }
+        assert.isAtMost(Math.abs(provider.calls.length - 720), 1)
+        assert.strictEqual(yield* writes, before)
+      })
+    )
+  )
+
+  it.effect("a republish that is not due hands over its credentials", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        const tokens = (token: string) => ({
+          ...Node.request,
+          serviceAccountTokens: Redacted.make(JSON.stringify({ aud: { token } }))
+        })
+        yield* call(tokens("first"))
+        yield* TestClock.adjust("90 seconds")
+        yield* call(tokens("second"))
+        assert.strictEqual(provider.calls.length, 1)
+        yield* TestClock.adjust(FIRST_DUE)
+        assert.strictEqual(provider.calls.length, 2)
+        assert.include(Redacted.value(provider.calls[1]!.attributes), "second")
+      })
+    )
+  )
+
+  it.effect("a provider that hangs does not hold up the end of its volume", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        yield* call()
+        let interrupted = false
+        provider.mount = () =>
+          Effect.onInterrupt(Effect.never, () =>
+            Effect.sync(() => {
+              interrupted = true
+            })
+          )
+        yield* TestClock.adjust(FIRST_DUE)
+        assert.strictEqual(provider.calls.length, 2)
+        yield* unpublish({ volumeId: Node.request.volumeId, targetPath: Node.TARGET })
+        assert.isTrue(interrupted)
+        assert.deepStrictEqual(yield* mountPaths, [])
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(provider.calls.length, 2)
+      })
+    )
+  )
+
+  it.effect("S4 what is not mounted any more is not written to", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        yield* call()
+        const mounter = yield* Mounter
+        yield* mounter.unmount(TargetPath.make(Node.TARGET))
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(provider.calls.length, 1)
+        const files = yield* FileSystem.FileSystem
+        assert.deepStrictEqual(yield* files.readDirectory(Node.TARGET), [])
+      })
     )
   )
 })

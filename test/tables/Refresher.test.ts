@@ -5,6 +5,7 @@ import * as Refresher from "../../src/volume/Refresher.ts"
 import { afterSuccess, begin, type Interval } from "../../src/volume/Rotation.ts"
 import type { VolumeRecord } from "../../src/volume/VolumeRecord.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
+import { request } from "../support/FakeNode.ts"
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -16,6 +17,7 @@ const volume = (targetPath: string, interval: Interval, provider = "vault"): Vol
   pod: { name: "web", namespace: "default", uid: "uid-1", serviceAccountName: "default" },
   secretProviderClassName: "spc",
   provider,
+  request,
   objectVersions: [],
   lastSuccessMillis: 0,
   schedule: begin(interval, targetPath, 0),

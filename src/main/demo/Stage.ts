@@ -20,7 +20,7 @@ export const NAMESPACE = "demo"
 export const CLASS = "web-secrets"
 export const PROVIDER = "development"
 export const DRIVER_NAME = "secrets-store.csi.k8s.io"
-export const ROTATION_MILLIS = 3_000
+export const ROTATION_MILLIS = 5_000
 /** How long a mount waits for a provider that may still be starting. */
 const PROVIDER_WAIT_MILLIS = 500
 
