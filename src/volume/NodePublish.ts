@@ -182,31 +182,33 @@ const intervalOf = (volume: Volume, ofClass: string | undefined) =>
     })
   )
 
-/** The interval that a mounted volume has now; the class is looked at only where it is held anyway. */
-const currentInterval = Effect.fnUntraced(function* (volume: Volume) {
+/** The class of a mounted volume, where it is held anyway. */
+const heldClass = Effect.fnUntraced(function* (volume: Volume) {
   const { rotationEnabled } = yield* Settings
   const classes = yield* SecretProviderClasses
-  const found = rotationEnabled ? yield* classes.held(volume.pod.namespace, volume.className) : undefined
-  const { interval } = yield* intervalOf(volume, found?.metadata.annotations?.[Rotation.INTERVAL_KEY])
-  return interval
+  return rotationEnabled ? yield* classes.held(volume.pod.namespace, volume.className) : undefined
+})
+
+/** A volume's schedule under the interval that it has now. A class that is not at hand just now has changed nothing. */
+const rescheduled = Effect.fnUntraced(function* (volume: Volume, { lastSuccessMillis, schedule }: VolumeRecord) {
+  const found = yield* heldClass(volume)
+  if (found === undefined) return schedule
+  const { interval } = yield* intervalOf(volume, found.metadata.annotations?.[Rotation.INTERVAL_KEY])
+  const nowMillis = yield* Clock.currentTimeMillis
+  return Rotation.reschedule(schedule, interval, { lastSuccessMillis, nowMillis })
 })
 
 /** What is known of a filled mount that this process did not make: its pod status, and the age of its files. */
 const learn = Effect.fnUntraced(function* (volume: Volume) {
   const table = yield* VolumeTable
-  const interval = yield* currentInterval(volume)
   const known = table.get(volume.targetPath)
   if (known !== undefined) {
-    const { lastSuccessMillis, schedule } = known
-    const nowMillis = yield* Clock.currentTimeMillis
-    const now: VolumeRecord = {
-      ...known,
-      request: volume.request,
-      schedule: Rotation.reschedule(schedule, interval, { lastSuccessMillis, nowMillis })
-    }
+    const now: VolumeRecord = { ...known, request: volume.request, schedule: yield* rescheduled(volume, known) }
     table.set(now)
     return { record: "Recorded", known: now } as const
   }
+  const found = yield* heldClass(volume)
+  const { interval } = yield* intervalOf(volume, found?.metadata.annotations?.[Rotation.INTERVAL_KEY])
   const lastSuccessMillis = (yield* MountedFiles.lastChange(volume.targetPath)) ?? 0
   const { pod, className, targetPath, request } = volume
   const remember = (objectVersions: ReadonlyArray<ObjectVersion>, podStatusName: string | undefined): VolumeRecord => ({
@@ -625,12 +627,9 @@ export const refreshDue = Effect.fn("NodePublish.refreshDue")(function* (targetP
     if (known === undefined) return
     const volume = check(known.request, nowMillis + CALL_MILLIS_MAX, volumeMountGroup)
     if (volume._tag === "RequestInvalid") return
-    const { lastSuccessMillis } = known
-    const interval = yield* currentInterval(volume)
-    const schedule = Rotation.reschedule(known.schedule, interval, { lastSuccessMillis, nowMillis })
-    const present = { ...known, schedule }
+    const present = { ...known, schedule: yield* rescheduled(volume, known) }
     table.set(present)
-    if (!Rotation.isDue(schedule, nowMillis)) return
+    if (!Rotation.isDue(present.schedule, nowMillis)) return
     const progress: Progress = {
       provider: known.provider,
       decision: "Refresh",

@@ -2,14 +2,14 @@
  * What is published on this node, by target path, and one lock per target path. Lost with the
  * process: a volume is learnt again from its mount and its pod status.
  */
-import { Context, Effect, Layer, Semaphore } from "effect"
+import { Context, Deferred, Effect, Layer, Semaphore } from "effect"
 import type { VolumeRecord } from "./VolumeRecord.ts"
 
 interface Lock {
   readonly semaphore: Semaphore.Semaphore
   users: number
-  /** Makes whoever works in the background here give way. */
-  preempt: (() => void) | undefined
+  /** There while somebody works in the background; done when they are to give way. */
+  giveWay: Deferred.Deferred<void> | undefined
 }
 
 export class VolumeTable extends Context.Service<
@@ -38,7 +38,7 @@ export class VolumeTable extends Context.Service<
     let changes = 0
     const enter = (targetPath: string): Lock => {
       changes += 1
-      const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0, preempt: undefined }
+      const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0, giveWay: undefined }
       locks.set(targetPath, lock)
       lock.users += 1
       return lock
@@ -73,7 +73,7 @@ export class VolumeTable extends Context.Service<
         Effect.acquireUseRelease(
           Effect.sync(() => enter(targetPath)),
           (lock) => {
-            lock.preempt?.()
+            if (lock.giveWay !== undefined) Deferred.doneUnsafe(lock.giveWay, Effect.void)
             return lock.semaphore.withPermits(1)(effect)
           },
           (lock) => Effect.sync(() => leave(targetPath, lock))
@@ -83,17 +83,18 @@ export class VolumeTable extends Context.Service<
           locks.has(targetPath)
             ? Effect.void
             : Effect.acquireUseRelease(
-                Effect.sync(() => enter(targetPath)),
-                (lock) => {
-                  const preempted = Effect.callback<void>((resume) => {
-                    lock.preempt = () => resume(Effect.void)
-                    return Effect.sync(() => {
-                      lock.preempt = undefined
-                    })
+                Effect.sync(() => {
+                  const lock = enter(targetPath)
+                  const giveWay = Deferred.makeUnsafe<void>()
+                  lock.giveWay = giveWay
+                  return { lock, giveWay }
+                }),
+                ({ giveWay, lock }) => lock.semaphore.withPermits(1)(Effect.raceFirst(Deferred.await(giveWay), effect)),
+                ({ lock }) =>
+                  Effect.sync(() => {
+                    lock.giveWay = undefined
+                    leave(targetPath, lock)
                   })
-                  return lock.semaphore.withPermits(1)(Effect.raceFirst(preempted, effect))
-                },
-                (lock) => Effect.sync(() => leave(targetPath, lock))
               )
         )
     })

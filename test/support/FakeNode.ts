@@ -116,7 +116,7 @@ export const driverLayer = (provider: Script, settings: Partial<DriverConfig> = 
     Layer.succeed(Metric.MetricRegistry, new Map())
   )
 
-const classPath = (namespace: string) =>
+export const classPath = (namespace: string) =>
   `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
 
 export const putClass = Effect.fn(function* (

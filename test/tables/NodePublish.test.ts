@@ -8,6 +8,7 @@ import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../schemas/Csi.ts"
 import { ProviderCallFailed, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
 import { TargetPath } from "../../schemas/TargetPath.ts"
 import { statusOf } from "../../src/csi/Status.ts"
+import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
 import { exposition } from "../../src/telemetry/PrometheusText.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
@@ -1022,6 +1023,24 @@ describe("NodePublish: refreshed by the driver's own clock", () => {
         assert.deepStrictEqual(yield* mountPaths, [])
         yield* TestClock.adjust("1 hour")
         assert.strictEqual(provider.calls.length, 2)
+      })
+    )
+  )
+
+  it.effect("a class that is not at hand thaws and hastens nothing", () =>
+    inRotation((provider) =>
+      Effect.gen(function* () {
+        yield* Node.annotateClass({ [INTERVAL_KEY]: "never" })
+        yield* TestClock.adjust("1 second")
+        yield* call()
+        const api = yield* KubernetesApi
+        yield* api.request({ method: "DELETE", path: `${Node.classPath("default")}/spc` })
+        yield* TestClock.adjust("1 second")
+        yield* call()
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(provider.calls.length, 1)
+        const kubernetes = yield* MemoryKubernetes
+        assert.deepStrictEqual(yield* kubernetes.all("events"), [])
       })
     )
   )

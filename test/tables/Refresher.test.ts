@@ -59,6 +59,40 @@ const world = <A, E>(
     return yield* body({ table, refreshed, doing, clock })
   }).pipe(Effect.provide(VolumeTable.layer))
 
+describe("work in the background of a volume", () => {
+  const inTable = <A, E>(body: (table: VolumeTable["Service"]) => Effect.Effect<A, E>) =>
+    Effect.flatMap(VolumeTable, body).pipe(Effect.provide(VolumeTable.layer))
+
+  it.effect("gives way to a call at once, even to one that comes before it has begun", () =>
+    inTable((table) =>
+      Effect.gen(function* () {
+        const background = yield* Effect.forkChild(table.inBackground("/a", Effect.never), { startImmediately: true })
+        assert.strictEqual(yield* table.exclusive("/a", Effect.succeed("call")), "call")
+        yield* Fiber.await(background)
+        assert.strictEqual(table.busy(), 0)
+      })
+    )
+  )
+
+  it.effect("is not begun while a call is there", () =>
+    inTable((table) =>
+      Effect.gen(function* () {
+        const calling = yield* Effect.forkChild(table.exclusive("/a", Effect.never), { startImmediately: true })
+        let begun = false
+        yield* table.inBackground(
+          "/a",
+          Effect.sync(() => {
+            begun = true
+          })
+        )
+        assert.isFalse(begun)
+        yield* Fiber.interrupt(calling)
+        assert.strictEqual(table.busy(), 0)
+      })
+    )
+  )
+})
+
 describe("Refresher", () => {
   it.effect("110 volumes, 48 hours, intervals of 2 minutes, an hour and a day: elapsed/interval ± 1 each", () =>
     world(({ refreshed, table }) =>
