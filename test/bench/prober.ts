@@ -2,6 +2,7 @@
  * Asks the driver's Probe again and again from a thread of its own, and notes the longest wait: what other calls feel
  * of a busy event loop. The thread is not held up by whatever keeps the benchmark itself busy.
  */
+import { setTimeout as later } from "node:timers/promises"
 import { parentPort, workerData } from "node:worker_threads"
 import * as grpc from "@grpc/grpc-js"
 import { IdentityClient } from "../../proto/gen/csi.ts"
@@ -18,7 +19,7 @@ const probe = (): void => {
   const started = performance.now()
   client.probe({}, () => {
     longestMillis = Math.max(longestMillis, performance.now() - started)
-    setTimeout(probe, PAUSE_MILLIS)
+    void later(PAUSE_MILLIS).then(probe)
   })
 }
 

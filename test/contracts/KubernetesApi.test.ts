@@ -7,6 +7,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { setTimeout as later } from "node:timers/promises"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Fiber, Layer, Random, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -534,7 +535,7 @@ describe("KubernetesHttp", () => {
 
   it.live("50 requests use one connection, and 50 at once at most 16", () =>
     Effect.gen(function* () {
-      const { connections, url } = yield* answering((_, response) => void setTimeout(() => json(response, {}), 5))
+      const { connections, url } = yield* answering((_, response) => void later(5).then(() => json(response, {})))
       const api = yield* clientOf(url)
       for (let index = 0; index < 50; index++) yield* api.request(index % 2 === 0 ? get : post)
       assert.strictEqual(connections(), 1)
@@ -656,7 +657,7 @@ describe("KubernetesConnection", () => {
         const ended = Effect.gen(function* () {
           while (fiber.pollUnsafe() === undefined) {
             yield* TestClock.adjust("1 second")
-            yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+            yield* Effect.promise(() => later(5))
           }
         })
         yield* ended

@@ -3,6 +3,7 @@
  *
  * Everything happens in the namespace "default", on objects with names of their own, which are gone afterwards.
  */
+import { randomUUID } from "node:crypto"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, type Layer, type Scope, Stream } from "effect"
 import type { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
@@ -43,9 +44,10 @@ const stored = (body: unknown) => body as Stored
 const listed = (body: unknown) => body as Listed
 const versionOf = (event: WatchEvent) => Number(stored(event.object).metadata.resourceVersion)
 
+const RUN = randomUUID().slice(0, 8)
 let count = 0
 /** Not yet used on any server. */
-const uniqueName = () => `contract-${process.pid}-${Date.now().toString(36)}-${count++}`
+const uniqueName = () => `contract-${RUN}-${count++}`
 
 export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, E>, { control }: KubernetesWorld<R>) =>
   it.layer(layer, { excludeTestServices: true })(`KubernetesApi (${name})`, (it) => {

@@ -5,6 +5,7 @@
  *
  * The seed is printed; CRASH_SEED replays its choices (the moments are the machine's, too), CRASH_KILLS their number.
  */
+import { randomInt } from "node:crypto"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { assert, it } from "@effect/vitest"
@@ -16,7 +17,7 @@ import * as Workbench from "../../layers/development/Workbench.ts"
 import * as ScriptedProvider from "../support/ScriptedProvider.ts"
 
 const isRoot = process.getuid?.() === 0
-const SEED = process.env["CRASH_SEED"] ?? String(Date.now() % 1_000_000)
+const SEED = process.env["CRASH_SEED"] ?? String(randomInt(1_000_000))
 const KILLS = Number(process.env["CRASH_KILLS"] ?? 306)
 
 const VOLUMES = 4
