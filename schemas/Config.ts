@@ -41,6 +41,14 @@ export const DriverConfig = Schema.Struct({
   volumeMountGroup: Schema.Boolean,
   /** Ours: a refresh that fails is an error of the republish that asked for it, too. */
   returnRotationErrors: Schema.Boolean,
+  /** Ours: an edit of a class is fetched at once, not at the next refresh. */
+  refreshOnClassChange: Schema.Boolean,
+  /** Ours: first mounts that one provider is asked for at a time; 0 is no limit. */
+  providerMountsMax: Schema.Int,
+  /** Ours: refreshes that one provider is asked for at a time; 0 is no limit. */
+  providerRefreshesMax: Schema.Int,
+  /** Ours: refreshes that are due, of one provider, a second; 0 is no limit. */
+  providerRefreshesPerSecond: Schema.Int,
   /** Ours: how long calls may go on after SIGTERM. */
   shutdownGraceMillis: Schema.Finite,
   /** Ours: how often freed memory is given back to the system; 0 is never. */

@@ -2,6 +2,7 @@
  * Objects of Kubernetes' core group, as far as the driver reads or writes them.
  */
 import { Schema } from "effect"
+import { FORCE_REFRESH_KEY } from "./ForceRefresh.ts"
 import { CachedMeta } from "./Meta.ts"
 
 const text = Schema.optionalKey(Schema.String)
@@ -13,6 +14,19 @@ export const Pod = Schema.Struct({
   status: Schema.optionalKey(Schema.Struct({ phase: text }))
 })
 export type Pod = typeof Pod.Type
+
+/** A pod as the node driver keeps it: nothing of what it does not look at. */
+export const NodePod = Schema.Struct({
+  metadata: Schema.Struct({
+    name: text,
+    namespace: text,
+    uid: text,
+    resourceVersion: text,
+    deletionTimestamp: text,
+    annotations: Schema.optionalKey(Schema.Struct({ [FORCE_REFRESH_KEY]: text }))
+  })
+})
+export type NodePod = typeof NodePod.Type
 
 const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
 

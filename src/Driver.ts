@@ -17,12 +17,17 @@ import type { Mounter } from "./ports/Mounter.ts"
 import type { Providers } from "./ports/Providers.ts"
 import { Shutdown } from "./ports/Shutdown.ts"
 import { EventRecorder } from "./reconciler/Events.ts"
-import { publish, refreshDue } from "./volume/NodePublish.ts"
+import { LateMounts } from "./volume/LateMounts.ts"
+import { NodePods } from "./volume/NodePods.ts"
+import { publish } from "./volume/NodePublish.ts"
 import { unpublish } from "./volume/NodeUnpublish.ts"
+import { ProviderBudget } from "./volume/ProviderBudget.ts"
 import { watchProviders } from "./volume/ProviderHealth.ts"
 import * as Refresher from "./volume/Refresher.ts"
+import * as RefreshTriggers from "./volume/RefreshTriggers.ts"
 import { SecretProviderClasses } from "./volume/SecretProviderClasses.ts"
 import { Settings } from "./volume/Settings.ts"
+import { refreshDue } from "./volume/VolumeRefresh.ts"
 import { VolumeTable } from "./volume/VolumeTable.ts"
 
 /** What the driver's programs share: made once per process, out of the configuration and the ports. */
@@ -32,8 +37,10 @@ export const layer = (config: DriverConfig) =>
     VolumeTable.layer,
     SecretProviderClasses.layer,
     EventRecorder.layer(config.nodeId),
-    Layer.succeed(Settings, config)
-  )
+    NodePods.layer,
+    ProviderBudget.layer,
+    LateMounts.layer
+  ).pipe(Layer.provideMerge(Layer.succeed(Settings, config)))
 
 type Programs = Mounter | Providers | KubernetesApi | FileSystem.FileSystem | Layer.Success<ReturnType<typeof layer>>
 
@@ -100,6 +107,7 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
       loops,
       Refresher.run(({ targetPath }) => refreshDue(targetPath))
     )
+    yield* FiberSet.run(loops, RefreshTriggers.run())
   }
   const signal = yield* Effect.raceFirst(shutdown.requested, FiberSet.join(loops))
   health.setServing(false)

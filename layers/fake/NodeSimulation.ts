@@ -92,6 +92,10 @@ const configOf = (rotationEnabled: boolean): DriverConfig => ({
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
   returnRotationErrors: false,
+  refreshOnClassChange: false,
+  providerMountsMax: 32,
+  providerRefreshesMax: 4,
+  providerRefreshesPerSecond: 10,
   memoryTrimIntervalMillis: 0
 })
 

@@ -23,6 +23,10 @@ const GO_CODES: Readonly<Record<GrpcCode, string>> = {
   UNAUTHENTICATED: "Unauthenticated"
 }
 
+/** Providers pass on what their store said in words of its own; few of them use the gRPC code that is meant for it. */
+const THROTTLING =
+  /(?:code|status|response|http)\D{0,12}429\b|too[ _-]?many[ _-]?requests|throttl|rate[ _-]?(?:limit|exceeded)|quota exceeded|resource ?exhausted/iu
+
 export class ProviderNameInvalid extends Schema.TaggedError<ProviderNameInvalid>()("ProviderNameInvalid", {
   provider: Schema.String
 }) {
@@ -78,11 +82,21 @@ export class ProviderCallFailed extends Schema.TaggedError<ProviderCallFailed>()
     )
   }
 
+  /** The provider, or the store behind it, says that it is asked too much. */
+  get isThrottling() {
+    if (this.details.includes("received message larger than max")) return false
+    return (
+      this.grpcCode === "RESOURCE_EXHAUSTED" || this.retryAfterMillis !== undefined || THROTTLING.test(this.details)
+    )
+  }
+
   get remedy() {
     if (this.isTooLarge) return "set --max-call-recv-msg-size to take larger replies, or ask for fewer objects"
     if (this.grpcCode === "UNAVAILABLE" || this.grpcCode === "DEADLINE_EXCEEDED") {
       return `check that the pod of provider ${this.provider} on this node is running`
     }
+    if (this.isThrottling)
+      return "ask for less: longer rotation intervals, fewer objects, or a larger quota of the store"
     return `see the log of provider ${this.provider} on this node`
   }
 }
@@ -96,12 +110,41 @@ export class ProviderRefused extends Schema.TaggedError<ProviderRefused>()("Prov
     return this.errorCode
   }
 
+  /** The provider, or the store behind it, says that it is asked too much. */
+  get isThrottling() {
+    return THROTTLING.test(this.errorCode)
+  }
+
   override get message() {
     return `mount request failed with provider error code ${this.errorCode}`
   }
 
   get remedy() {
     return `see the log of provider ${this.provider} on this node`
+  }
+}
+
+/** The provider was not asked: others were first, or it has said that it is asked too much. */
+export class ProviderBusy extends Schema.TaggedError<ProviderBusy>()("ProviderBusy", {
+  provider: Schema.String,
+  waitedMillis: Schema.Finite,
+  /** Its last answer of that kind, while it throttles. */
+  throttledBy: Schema.optional(Schema.String)
+}) {
+  readonly code = "ProviderBusy"
+
+  override get message() {
+    const why =
+      this.throttledBy === undefined
+        ? "other pods are served first"
+        : `it is asked too much, and said: ${this.throttledBy}`
+    return `provider ${JSON.stringify(this.provider)} was not asked within ${Math.round(this.waitedMillis)} ms: ${why}`
+  }
+
+  get remedy() {
+    return this.throttledBy === undefined
+      ? `nothing, the mount is tried again; see the log of provider ${this.provider} on this node if it does not get on`
+      : "nothing, the mount is tried again; ask for less with longer rotation intervals or fewer objects, or get a larger quota of the store"
   }
 }
 
@@ -125,5 +168,6 @@ export type ProviderFailed =
   | ProviderNameInvalid
   | ProviderNotFound
   | ProviderCallFailed
+  | ProviderBusy
   | ProviderRefused
   | ProviderAnswerInvalid

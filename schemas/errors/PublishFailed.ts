@@ -10,6 +10,7 @@ import { KubernetesApiFailed } from "./KubernetesApiFailed.ts"
 import { MountFailed } from "./MountFailed.ts"
 import {
   ProviderAnswerInvalid,
+  ProviderBusy,
   ProviderCallFailed,
   ProviderNameInvalid,
   ProviderNotFound,
@@ -104,6 +105,7 @@ export class ContentNotMounted extends Schema.TaggedError<ContentNotMounted>()("
     ProviderNameInvalid,
     ProviderNotFound,
     ProviderCallFailed,
+    ProviderBusy,
     ProviderRefused,
     ProviderAnswerInvalid,
     FilesNotWritten

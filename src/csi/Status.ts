@@ -21,7 +21,9 @@ const codeOf = (failure: Failed): GrpcCode => {
     case "UnpublishFailed":
       return "INTERNAL"
     case "ContentNotMounted":
-      return failure.reason._tag === "ProviderCallFailed" ? failure.reason.grpcCode : "UNKNOWN"
+      if (failure.reason._tag === "ProviderCallFailed") return failure.reason.grpcCode
+      // Not final: the mount is still wanted, and may come about before the kubelet asks again.
+      return failure.reason._tag === "ProviderBusy" ? "RESOURCE_EXHAUSTED" : "UNKNOWN"
     case "TargetNotMounted":
     case "SecretProviderClassUnavailable":
     case "SecretProviderClassIncomplete":

@@ -88,6 +88,26 @@ const ours = {
     false,
     "tell the kubelet, too, when a mounted volume could not be refreshed; for kubelets with the fix of kubernetes/kubernetes#121271"
   ),
+  refreshOnClassChange: Go.bool(
+    "refresh-on-class-change",
+    false,
+    "refresh the volumes of a SecretProviderClass at once when its provider or parameters change, not at their next refresh"
+  ),
+  providerMaxMounts: Go.int(
+    "provider-max-mounts",
+    32,
+    "how many first mounts a provider is asked for at a time; 0 is no limit"
+  ),
+  providerMaxRefreshes: Go.int(
+    "provider-max-refreshes",
+    4,
+    "how many refreshes a provider is asked for at a time; 0 is no limit"
+  ),
+  providerRefreshRate: Go.int(
+    "provider-refresh-rate",
+    10,
+    "how many refreshes that are due a provider is asked for in a second; 0 is no limit"
+  ),
   shutdownGracePeriod: Go.duration(
     "shutdown-grace-period",
     25_000,
@@ -211,6 +231,10 @@ export const parseDriver = (words: ReadonlyArray<string>): DriverCommand => {
       tmpfsSizeBytes: valueOf(ours.tmpfsSize) ?? defaultTmpfsBytes,
       volumeMountGroup: valueOf(ours.volumeMountGroup),
       returnRotationErrors: valueOf(ours.returnRotationErrors),
+      refreshOnClassChange: valueOf(ours.refreshOnClassChange),
+      providerMountsMax: Math.max(0, valueOf(ours.providerMaxMounts)),
+      providerRefreshesMax: Math.max(0, valueOf(ours.providerMaxRefreshes)),
+      providerRefreshesPerSecond: Math.max(0, valueOf(ours.providerRefreshRate)),
       shutdownGraceMillis: toMillis(valueOf(ours.shutdownGracePeriod)),
       memoryTrimIntervalMillis: toMillis(valueOf(ours.memoryTrimInterval))
     }

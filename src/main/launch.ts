@@ -70,6 +70,7 @@ const housekeeping = Effect.fnUntraced(function* (config: DriverConfig, fibers: 
         Effect.all(
           [
             Metrics.setVolumes(table.all().length),
+            Metrics.setAwaitingTokens(table.all().filter(({ schedule }) => schedule.awaitsTokens).length),
             Effect.flatMap(Clock.currentTimeMillis, (now) => Metrics.setContentAges(table.all(), now)),
             Metrics.setCallsInFlight(table.busy()),
             Metrics.setFibers(fibers())

@@ -7,7 +7,7 @@
  * broken object does not take the others away.
  */
 import { Effect, Result, Schema } from "effect"
-import { Event, Pod } from "../../schemas/Core.ts"
+import { Event, NodePod, Pod } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
 import { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
@@ -92,6 +92,16 @@ export const pods = make({
   kind: "Pod",
   namespaced: true,
   schema: Pod
+})
+
+/** The same pods, as the node driver keeps them. */
+export const nodePods = make({
+  group: "",
+  version: "v1",
+  plural: "pods",
+  kind: "Pod",
+  namespaced: true,
+  schema: NodePod
 })
 
 /** What a list or a watch is about; without a namespace, all of them. */
@@ -225,6 +235,7 @@ const Anything = Schema.Struct({
     Schema.Struct({
       name: Schema.optionalKey(Schema.String),
       namespace: Schema.optionalKey(Schema.String),
+      uid: Schema.optionalKey(Schema.String),
       resourceVersion: Schema.optionalKey(Schema.String),
       continue: Schema.optionalKey(Schema.String)
     })

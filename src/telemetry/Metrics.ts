@@ -63,6 +63,9 @@ const callsInFlight = Metric.gauge("secrets_store_calls_in_flight", {
 const contentAge = Metric.gauge("secrets_store_content_age_seconds", {
   description: "Age of the oldest content of a provider's volumes: since a provider last answered for it"
 })
+const awaitingTokens = Metric.gauge("secrets_store_volumes_awaiting_tokens", {
+  description: "Volumes that are not refreshed before the kubelet brings fresh service account tokens"
+})
 const fibers = Metric.gauge("secrets_store_fibers", { description: "Fibers that have begun and not ended" })
 const providerRequestsTotal = counter(
   "secrets_store_provider_requests_total",
@@ -100,6 +103,7 @@ const STANDARD_ERROR_TYPES: ReadonlySet<string> = new Set([
   "NodePublishSecretRefNotFound",
   "PodNotFound",
   "PodVolumeNotFound",
+  "ProviderBusy",
   "ProviderError",
   "SecretProviderClassNotFound",
   "UnexpectedTargetPath"
@@ -160,8 +164,11 @@ const foreignLabels = (words: { readonly provider?: string; readonly errorType?:
 const add = (metric: Metric.Counter<number>, labels: Readonly<Record<string, string>>) =>
   Metric.update(Metric.withAttributes(metric, labels), 1)
 
-/** "not_due": a republish too early to do anything; "kept": mounted, and rotation is off. */
-export type PublishOutcome = "mounted" | "refreshed" | "kept" | "not_due"
+/**
+ * "not_due": a republish too early to do anything; "due": one whose volume the driver is about to refresh; "kept":
+ * mounted, and rotation is off; "refreshed": what a crash has left unrecorded was fetched and recorded.
+ */
+export type PublishOutcome = "mounted" | "refreshed" | "kept" | "due" | "not_due"
 
 /**
  * A publish call that was answered OK, also when there was nothing to do. `provider` is empty when it is not known.
@@ -216,6 +223,8 @@ export const secretSynced = Effect.fnUntraced(function* (sync: {
 })
 
 export const setVolumes = (count: number): Effect.Effect<void> => Metric.update(volumesNow, count)
+
+export const setAwaitingTokens = (count: number): Effect.Effect<void> => Metric.update(awaitingTokens, count)
 
 /** What stays above zero on a node at rest is a call that never ends. */
 export const setCallsInFlight = (count: number): Effect.Effect<void> => Metric.update(callsInFlight, count)

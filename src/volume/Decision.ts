@@ -1,8 +1,9 @@
 /**
- * What one publish call does: the thinking of NodePublish, without effects.
+ * What one publish call does, and what a refresh does when its turn has come: the thinking of NodePublish, without
+ * effects.
  */
 import type { MountState } from "../ports/Mounter.ts"
-import { isDue } from "./Rotation.ts"
+import { dueAt, isDue, type Schedule } from "./Rotation.ts"
 
 export interface Observed {
   /** What is at the target path. */
@@ -14,14 +15,17 @@ export interface Observed {
    * recorded ("Unrecorded"), or unknown because the API server could not be asked ("Unknown").
    */
   readonly record: "Recorded" | "Unrecorded" | "Unknown"
-  /** When its content is to be looked at again; Infinity is never. Of no meaning while rotation is off. */
-  readonly dueMillis: number
+  /** When its content is to be looked at again. Of no meaning while rotation is off. */
+  readonly schedule: Pick<Schedule, "dueMillis" | "awaitsTokens" | "setMillis">
 }
 
 export type Decision =
   | { readonly _tag: "Mount"; readonly leftover: boolean }
-  | { readonly _tag: "Refresh"; readonly why: "Due" | "Unrecorded" }
+  /** Filled, and never recorded: fetched once more, and recorded. */
+  | { readonly _tag: "Complete" }
   | { readonly _tag: "KeepMounted" }
+  /** The driver's own clock refreshes it; the caller does not wait for that. */
+  | { readonly _tag: "Due" }
   | { readonly _tag: "NotDue"; readonly dueInMillis: number }
 
 /**
@@ -39,8 +43,35 @@ export const decide = (observed: Observed, rotates: boolean, nowMillis: number):
   const leftover = observed.mount === "Mounted" || observed.mount === "Corrupted"
   // An empty mount is what a crash leaves behind: it is not a volume yet.
   if (observed.mount !== "Mounted" || !observed.populated) return { _tag: "Mount", leftover }
-  if (observed.record === "Unrecorded") return { _tag: "Refresh", why: "Unrecorded" }
+  if (observed.record === "Unrecorded") return { _tag: "Complete" }
   if (!rotates) return { _tag: "KeepMounted" }
-  if (isDue(observed, nowMillis)) return { _tag: "Refresh", why: "Due" }
-  return { _tag: "NotDue", dueInMillis: observed.dueMillis - nowMillis }
+  if (isDue(observed.schedule, nowMillis)) return { _tag: "Due" }
+  return { _tag: "NotDue", dueInMillis: dueAt(observed.schedule) - nowMillis }
+}
+
+export type RefreshDecision =
+  | { readonly _tag: "Refresh" }
+  | { readonly _tag: "NotDue" }
+  /** What is not mounted, or empty, is left to the next publish call, which knows what is wanted. */
+  | { readonly _tag: "Gone" }
+  /** A provider would refuse these tokens, and the kubelet brings others. */
+  | { readonly _tag: "AwaitTokens"; readonly expiredMillis: number }
+
+/**
+ * Decides what a refresh does when its turn has come: it may have waited, and much may have happened meanwhile.
+ *
+ * @shape  (observed, nowMillis) -> RefreshDecision
+ * @units  milliseconds since the Unix epoch; a token is good until the time of its expiry, and not at that time
+ * @errors none: every input has a decision
+ */
+export const decideRefresh = (
+  observed: Pick<Observed, "mount" | "populated" | "schedule"> & { readonly tokensExpireMillis: number },
+  nowMillis: number
+): RefreshDecision => {
+  if (!isDue(observed.schedule, nowMillis)) return { _tag: "NotDue" }
+  if (observed.mount !== "Mounted" || !observed.populated) return { _tag: "Gone" }
+  const { tokensExpireMillis } = observed
+  return tokensExpireMillis <= nowMillis
+    ? { _tag: "AwaitTokens", expiredMillis: tokensExpireMillis }
+    : { _tag: "Refresh" }
 }

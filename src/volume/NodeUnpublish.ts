@@ -12,6 +12,7 @@ import { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter } from "../ports/Mounter.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
+import { LateMounts } from "./LateMounts.ts"
 import * as MountedFiles from "./MountedFiles.ts"
 import { VolumeTable } from "./VolumeTable.ts"
 
@@ -66,7 +67,9 @@ export const unpublish = Effect.fn("NodeUnpublish.unpublish")(
     const targetPath = check(request)
     if (typeof targetPath !== "string") return yield* targetPath
     if (targetPath.toLowerCase() === SANITY_TARGET) return
+    const late = yield* LateMounts
     const table = yield* VolumeTable
+    yield* late.end(targetPath)
     const left = yield* table.exclusive(targetPath, Effect.uninterruptible(removeTarget(targetPath)))
     if (left.length > 0) {
       yield* Effect.logError("failed to clean and unmount target path", {

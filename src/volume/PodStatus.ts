@@ -9,6 +9,7 @@
  */
 import { Effect } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import { type Asked, NOTHING_ASKED, sameAsked } from "../../schemas/ForceRefresh.ts"
 import type { ObjectVersion } from "../../schemas/Provider.ts"
 import type { PodStatusStatus, SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
 import type { KubernetesApi } from "../ports/KubernetesApi.ts"
@@ -18,6 +19,12 @@ import type { PodIdentity } from "./VolumeRecord.ts"
 
 /** Which node wrote the object; the driver's caches select by it. */
 export const NODE_LABEL = "internal.secrets-store.csi.k8s.io/node-name"
+
+/** The values of `secrets-store.csi.k8s.io/force-refresh` on pod and class that the mounted content is newer than. */
+const HONOURED_KEYS = {
+  pod: "secrets-store.csi.k8s.io/refreshed-for-pod",
+  secretProviderClass: "secrets-store.csi.k8s.io/refreshed-for-class"
+} as const
 
 const NAME_LENGTH_MAX = 253
 const LABEL_LENGTH_MAX = 63
@@ -29,6 +36,8 @@ export interface PodStatusInput {
   readonly secretProviderClassName: string
   readonly targetPath: string
   readonly objectVersions: ReadonlyArray<ObjectVersion>
+  /** Nothing when absent. */
+  readonly honoured?: Asked
 }
 
 // ---- decide
@@ -86,6 +95,25 @@ const byBytes = (a: string, b: string): number => {
 export const orderById = (versions: ReadonlyArray<ObjectVersion>): ReadonlyArray<ObjectVersion> =>
   [...versions].sort((a, b) => byBytes(a.id, b.id))
 
+const honouredIn = (annotations: Readonly<Record<string, string>> = {}): Asked => ({
+  pod: annotations[HONOURED_KEYS.pod] ?? "",
+  secretProviderClass: annotations[HONOURED_KEYS.secretProviderClass] ?? ""
+})
+
+/** @shape (annotations of others and an older wish of ours, wish) -> undefined when there are none */
+const annotated = (
+  annotations: Readonly<Record<string, string>>,
+  honoured: Asked
+): { readonly annotations?: Readonly<Record<string, string>> } => {
+  const { [HONOURED_KEYS.pod]: _pod, [HONOURED_KEYS.secretProviderClass]: _class, ...others } = annotations
+  const all = {
+    ...others,
+    ...notEmpty(HONOURED_KEYS.pod, honoured.pod),
+    ...notEmpty(HONOURED_KEYS.secretProviderClass, honoured.secretProviderClass)
+  }
+  return Object.keys(all).length === 0 ? {} : { annotations: all }
+}
+
 const notEmpty = <K extends string>(key: K, value: string) => (value === "" ? {} : { [key]: value })
 
 /**
@@ -96,7 +124,7 @@ const notEmpty = <K extends string>(key: K, value: string) => (value === "" ? {}
  * @source reference/driver.md 5.5; reference/wire.md e.1
  */
 export const desired = (
-  { nodeId, objectVersions, pod, secretProviderClassName, targetPath }: PodStatusInput,
+  { honoured = NOTHING_ASKED, nodeId, objectVersions, pod, secretProviderClassName, targetPath }: PodStatusInput,
   name: string = nameOf(pod.name, pod.namespace, secretProviderClassName)
 ): SecretProviderClassPodStatus => ({
   apiVersion: "secrets-store.csi.x-k8s.io/v1",
@@ -105,6 +133,7 @@ export const desired = (
     name,
     namespace: pod.namespace,
     labels: { [NODE_LABEL]: nodeLabel(nodeId) },
+    ...annotated({}, honoured),
     ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: pod.name, uid: pod.uid }]
   },
   status: {
@@ -189,7 +218,14 @@ export const decide = (
   if (isOthers(existing, wanted)) return { _tag: "OtherVolume" }
   const labels = existing.metadata.labels ?? {}
   const label = wanted.metadata.labels?.[NODE_LABEL] ?? ""
-  if (labels[NODE_LABEL] === label && sameOwners(existing, wanted) && sameStatus(existing.status, wanted.status)) {
+  const { annotations = {}, ...metadata } = existing.metadata
+  const honoured = honouredIn(wanted.metadata.annotations)
+  if (
+    labels[NODE_LABEL] === label &&
+    sameOwners(existing, wanted) &&
+    sameStatus(existing.status, wanted.status) &&
+    sameAsked(honouredIn(annotations), honoured)
+  ) {
     return { _tag: "Unchanged" }
   }
   const { ownerReferences = [] } = wanted.metadata
@@ -197,7 +233,12 @@ export const decide = (
     _tag: "Update",
     object: {
       ...existing,
-      metadata: { ...existing.metadata, labels: { ...labels, [NODE_LABEL]: label }, ownerReferences },
+      metadata: {
+        ...metadata,
+        labels: { ...labels, [NODE_LABEL]: label },
+        ...annotated(annotations, honoured),
+        ownerReferences
+      },
       status: wanted.status ?? {}
     }
   }
@@ -291,13 +332,14 @@ export const record = Effect.fn("PodStatus.record")(function* (
 /**
  * Finds the object of a volume that another process of the driver recorded.
  *
- * @shape  (pod, class, targetPath) -> { name, objectVersions }, undefined when there is none
+ * @shape  (pod, class, targetPath) -> { name, objectVersions, honoured }, undefined when there is none
  * @errors KubernetesApiFailed
  */
 export const find = Effect.fn("PodStatus.find")(function* (
   input: Pick<PodStatusInput, "pod" | "secretProviderClassName" | "targetPath">
 ): Effect.fn.Return<
-  { readonly name: string; readonly objectVersions: ReadonlyArray<ObjectVersion> } | undefined,
+  | { readonly name: string; readonly objectVersions: ReadonlyArray<ObjectVersion>; readonly honoured: Asked }
+  | undefined,
   KubernetesApiFailed,
   KubernetesApi
 > {
@@ -307,7 +349,8 @@ export const find = Effect.fn("PodStatus.find")(function* (
     const found = yield* getOrUndefined(pod.namespace, name)
     if (found?.status?.targetPath === targetPath && hasOwner(found, pod.uid)) {
       const objects = found.status.objects ?? []
-      return { name, objectVersions: objects.map(({ id = "", version = "" }) => ({ id, version })) }
+      const objectVersions = objects.map(({ id = "", version = "" }) => ({ id, version }))
+      return { name, objectVersions, honoured: honouredIn(found.metadata.annotations) }
     }
   }
   return undefined

@@ -20,8 +20,14 @@ export interface Schedule {
   readonly interval: Interval
   /** Infinity: never by itself. */
   readonly dueMillis: number
+  /** What the clock said when this was decided. */
+  readonly setMillis: number
   /** Refreshes that failed since the last success. */
   readonly failures: number
+  /** Somebody asked for a refresh: it is tried until it succeeds, also when the volume is frozen. */
+  readonly asked: boolean
+  /** Its service account tokens have expired: it is not due before the kubelet hands over others. */
+  readonly awaitsTokens: boolean
 }
 
 /** Shorter ones would be a load and no gain: a call to a provider takes some tenths of a second. */
@@ -34,6 +40,10 @@ const BACKOFF_FACTOR = 2
 const JITTER_SHARE = 0.2
 /** Nothing is waited for longer because a provider asks for it. */
 const HINT_MAX_MILLIS = 3_600_000
+/** A frozen volume has no interval to bound the backoff of a refresh that was asked for. */
+const FROZEN_BACKOFF_MAX_MILLIS = 120_000
+/** A clock that stands this much before a time that it has shown was set back; less than that is corrected by waiting. */
+const CLOCK_STEP_MILLIS = 60_000
 const NANOS_PER_MILLI = 1_000_000n
 
 const frozen: Interval = { _tag: "Frozen" }
@@ -112,19 +122,25 @@ export const begin = (interval: Interval, targetPath: string, lastSuccessMillis:
     interval._tag === "Frozen"
       ? Number.POSITIVE_INFINITY
       : lastSuccessMillis + Math.round(interval.millis * (1 + SPREAD_SHARE * shareOf(targetPath))),
-  failures: 0
+  setMillis: lastSuccessMillis,
+  failures: 0,
+  asked: false,
+  awaitsTokens: false
 })
 
 /** @shape (interval, nowMillis) -> Schedule: due an interval from now, whether the content had changed or not */
 export const afterSuccess = (interval: Interval, nowMillis: number): Schedule => ({
   interval,
   dueMillis: interval._tag === "Frozen" ? Number.POSITIVE_INFINITY : nowMillis + interval.millis,
-  failures: 0
+  setMillis: nowMillis,
+  failures: 0,
+  asked: false,
+  awaitsTokens: false
 })
 
 /**
  * After a refresh that failed: soon, then doubled with each failure, with jitter, at most an interval; later when the
- * provider asks for it. A frozen volume, whose refresh was asked for by hand, is not tried again by itself.
+ * provider asks for it. A frozen volume is tried again only while somebody's wish for a refresh is open.
  *
  * @shape  (schedule, { nowMillis, random in [0, 1), hintMillis }) -> Schedule
  */
@@ -132,18 +148,34 @@ export const afterFailure = (
   schedule: Schedule,
   failed: { readonly nowMillis: number; readonly random: number; readonly hintMillis: number | undefined }
 ): Schedule => {
-  const { interval } = schedule
+  const { asked, interval } = schedule
   const failures = schedule.failures + 1
-  if (interval._tag === "Frozen") return { interval, dueMillis: Number.POSITIVE_INFINITY, failures }
+  const setMillis = failed.nowMillis
+  if (interval._tag === "Frozen" && !asked) {
+    return { ...schedule, setMillis, dueMillis: Number.POSITIVE_INFINITY, failures }
+  }
+  const longest = interval._tag === "Frozen" ? FROZEN_BACKOFF_MAX_MILLIS : interval.millis
   const backoff = BACKOFF_FIRST_MILLIS * BACKOFF_FACTOR ** (failures - 1)
   const jittered = backoff * (1 - JITTER_SHARE + 2 * JITTER_SHARE * failed.random)
   const hint = Math.min(failed.hintMillis ?? 0, HINT_MAX_MILLIS)
   return {
-    interval,
-    dueMillis: failed.nowMillis + Math.max(hint, Math.round(Math.min(jittered, interval.millis))),
+    ...schedule,
+    setMillis,
+    dueMillis: failed.nowMillis + Math.max(hint, Math.round(Math.min(jittered, longest))),
     failures
   }
 }
+
+/** @shape (schedule, nowMillis) -> Schedule: due now, and again until it has succeeded */
+export const askNow = (schedule: Schedule, nowMillis: number): Schedule => ({
+  ...schedule,
+  dueMillis: Math.min(schedule.dueMillis, nowMillis),
+  asked: true
+})
+
+/** @shape (schedule, awaitsTokens) -> Schedule; when the tokens come, what was due before is due then */
+export const withTokens = (schedule: Schedule, awaitsTokens: boolean): Schedule =>
+  schedule.awaitsTokens === awaitsTokens ? schedule : { ...schedule, awaitsTokens }
 
 /**
  * When the interval itself was changed, the last success counts from now on with the new one. A volume that is in
@@ -157,16 +189,31 @@ export const reschedule = (
   { lastSuccessMillis, nowMillis }: { readonly lastSuccessMillis: number; readonly nowMillis: number }
 ): Schedule => {
   if (sameInterval(schedule.interval, interval)) return schedule
-  if (interval._tag === "Frozen") return { interval, dueMillis: Number.POSITIVE_INFINITY, failures: schedule.failures }
+  // What somebody asked for is not put off by a longer interval.
+  if (schedule.asked) return { ...schedule, interval }
+  if (interval._tag === "Frozen") return { ...schedule, interval, dueMillis: Number.POSITIVE_INFINITY }
   const dueMillis =
     schedule.failures === 0
       ? lastSuccessMillis + interval.millis
       : Math.min(schedule.dueMillis, nowMillis + interval.millis)
-  return { interval, dueMillis, failures: schedule.failures }
+  return { ...schedule, interval, dueMillis }
 }
 
 const sameInterval = (a: Interval, b: Interval): boolean =>
   a._tag === "Every" && b._tag === "Every" ? a.millis === b.millis : a._tag === b._tag
 
-/** @shape (schedule, nowMillis) -> at its due time, and after it */
-export const isDue = ({ dueMillis }: Pick<Schedule, "dueMillis">, nowMillis: number): boolean => dueMillis <= nowMillis
+/** @shape (schedule) -> when it is to be refreshed, in milliseconds since the epoch; Infinity: not by itself */
+export const dueAt = ({ awaitsTokens, dueMillis }: Pick<Schedule, "dueMillis" | "awaitsTokens">): number =>
+  awaitsTokens ? Number.POSITIVE_INFINITY : dueMillis
+
+/**
+ * @shape  (schedule, nowMillis) -> at its due time, and after it; also when the clock was set back since: how long it has
+ *         really been is not known then
+ */
+export const isDue = (
+  schedule: Pick<Schedule, "dueMillis" | "awaitsTokens" | "setMillis">,
+  nowMillis: number
+): boolean => {
+  const due = dueAt(schedule)
+  return due <= nowMillis || (Number.isFinite(due) && nowMillis < schedule.setMillis - CLOCK_STEP_MILLIS)
+}

@@ -9,6 +9,7 @@ import { Context, Effect, Layer, RcMap, References, type Scope, Tracer } from "e
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
+import { listeners } from "../reconciler/Listeners.ts"
 import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
 
@@ -38,6 +39,13 @@ const isFollowing = (reflector: Reflector.Reflector<SecretProviderClass>): boole
   return reflector.isSynced() && (failure === undefined || failure.isTransient)
 }
 
+/** What is held of a class at one moment. */
+export type Held =
+  | { readonly _tag: "Held"; readonly object: SecretProviderClass }
+  /** Its namespace is followed without a fault, and it is not there. */
+  | { readonly _tag: "Absent" }
+  | { readonly _tag: "Unknown" }
+
 export class SecretProviderClasses extends Context.Service<
   SecretProviderClasses,
   {
@@ -45,6 +53,12 @@ export class SecretProviderClasses extends Context.Service<
     readonly get: (namespace: string, name: string) => Effect.Effect<SecretProviderClass, KubernetesApiFailed>
     /** What is known of a class without asking about it; opens its namespace like `get`. */
     readonly held: (namespace: string, name: string) => Effect.Effect<SecretProviderClass | undefined>
+    /** What is held of a class now; opens nothing. */
+    readonly current: (namespace: string, name: string) => Held
+    /** Follows a namespace until the scope closes, also when nobody asks for its classes. */
+    readonly follow: (namespace: string) => Effect.Effect<void, never, Scope.Scope>
+    /** Until the scope closes; runs at once, and does not work itself. */
+    readonly onChange: (listener: (namespace: string, name: string) => void) => Effect.Effect<void, never, Scope.Scope>
     /** How many namespaces are being followed. */
     readonly openNamespaces: Effect.Effect<number>
   }
@@ -53,10 +67,24 @@ export class SecretProviderClasses extends Context.Service<
     SecretProviderClasses,
     Effect.gen(function* () {
       const api = yield* KubernetesApi
+      const changes = listeners<readonly [namespace: string, name: string]>()
+      const open = new Map<string, Reflector.Reflector<SecretProviderClass>>()
+      const tell = ({ metadata }: SecretProviderClass) => changes.tell(metadata.namespace ?? "", metadata.name ?? "")
+      const onChange = (change: Reflector.Change<SecretProviderClass>) =>
+        Effect.sync(() => {
+          if (change._tag !== "Synced") return tell(change.object)
+          for (const found of change.objects.values()) tell(found)
+        })
       const namespaces = yield* RcMap.make({
         lookup: (namespace: string) =>
           // It outlives the publish that happens to open it, and is not a part of that one's trace or log lines.
-          Reflector.make({ resource: Resource.secretProviderClasses, selection: { namespace } }).pipe(
+          Effect.acquireRelease(
+            Effect.tap(
+              Reflector.make({ resource: Resource.secretProviderClasses, selection: { namespace }, onChange }),
+              (made) => Effect.sync(() => open.set(namespace, made))
+            ),
+            () => Effect.sync(() => open.delete(namespace))
+          ).pipe(
             Effect.provideService(References.CurrentLogAnnotations, {}),
             Effect.updateContext((context: Context.Context<KubernetesApi | Scope.Scope>) =>
               Context.omit(Tracer.ParentSpan)(context)
@@ -80,6 +108,17 @@ export class SecretProviderClasses extends Context.Service<
           return (yield* held(namespace, name)) ?? (yield* live(namespace, name))
         }),
         held,
+        current: (namespace, name) => {
+          const reflector = open.get(namespace)
+          if (reflector === undefined || !isFollowing(reflector)) return { _tag: "Unknown" }
+          const object = reflector.get(`${namespace}/${name}`)
+          // While it cannot be reached, what has come meanwhile is not known.
+          if (object === undefined) return { _tag: reflector.failure() === undefined ? "Absent" : "Unknown" }
+          return { _tag: "Held", object }
+        },
+        follow: (namespace) =>
+          Resource.isSegment(namespace) ? Effect.asVoid(RcMap.get(namespaces, namespace)) : Effect.void,
+        onChange: changes.add,
         openNamespaces: Effect.map(RcMap.keys(namespaces), (keys) => [...keys].length)
       })
     })

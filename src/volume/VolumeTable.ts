@@ -2,11 +2,14 @@
  * What is published on this node, by target path, and one lock per target path. Lost with the
  * process: a volume is learnt again from its mount and its pod status.
  */
-import { Context, Deferred, Effect, Layer, Semaphore } from "effect"
+import { Context, Deferred, Effect, Layer, type Scope, Semaphore } from "effect"
+import { listeners } from "../reconciler/Listeners.ts"
+import { dueAt } from "./Rotation.ts"
 import type { VolumeRecord } from "./VolumeRecord.ts"
 
 interface Lock {
   readonly semaphore: Semaphore.Semaphore
+  /** Whoever holds it or waits for it, also in the background. */
   users: number
   /** There while somebody works in the background; done when they are to give way. */
   giveWay: Deferred.Deferred<void> | undefined
@@ -19,6 +22,10 @@ export class VolumeTable extends Context.Service<
     readonly set: (record: VolumeRecord) => void
     readonly remove: (targetPath: string) => void
     readonly all: () => ReadonlyArray<VolumeRecord>
+    /** Hears of every volume that comes or goes, until the scope closes; runs at once. */
+    readonly onVolumes: (listener: (targetPath: string) => void) => Effect.Effect<void, never, Scope.Scope>
+    /** No call is working on the volume, or waits to; somebody in the background may be. */
+    readonly isUnattended: (targetPath: string) => boolean
     /** Volumes whose lock is held or awaited: zero when nothing is going on. */
     readonly busy: () => number
     /** Grows with every use of a volume, so that others can tell whether anything has happened. */
@@ -35,6 +42,7 @@ export class VolumeTable extends Context.Service<
     const records = new Map<string, VolumeRecord>()
     const locks = new Map<string, Lock>()
     const waiting = new Set<{ readonly millis: number; readonly wake: () => void }>()
+    const volumes = listeners<readonly [targetPath: string]>()
     let changes = 0
     const enter = (targetPath: string): Lock => {
       changes += 1
@@ -50,10 +58,20 @@ export class VolumeTable extends Context.Service<
     return VolumeTable.of({
       get: (targetPath) => records.get(targetPath),
       set: (record) => {
+        const isNew = !records.has(record.targetPath)
         records.set(record.targetPath, record)
-        for (const { millis, wake } of waiting) if (record.schedule.dueMillis < millis) wake()
+        changes += 1
+        for (const { millis, wake } of waiting) if (dueAt(record.schedule) < millis) wake()
+        if (isNew) volumes.tell(record.targetPath)
       },
-      remove: (targetPath) => void records.delete(targetPath),
+      remove: (targetPath) => {
+        if (records.delete(targetPath)) volumes.tell(targetPath)
+      },
+      onVolumes: volumes.add,
+      isUnattended: (targetPath) => {
+        const lock = locks.get(targetPath)
+        return lock === undefined || (lock.users === 1 && lock.giveWay !== undefined)
+      },
       all: () => [...records.values()],
       busy: () => locks.size,
       changes: () => changes,

@@ -18,6 +18,7 @@ import {
   NODE_NAME,
   POD_STATUSES,
   PROVIDER,
+  putPod,
   valueOf,
   volumeOf
 } from "../support/DriverWorld.ts"
@@ -311,8 +312,7 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
 
   it.live.each([
     { grpcCode: "UNAVAILABLE", goCode: "Unavailable", calls: 3 },
-    { grpcCode: "PERMISSION_DENIED", goCode: "PermissionDenied", calls: 1 },
-    { grpcCode: "RESOURCE_EXHAUSTED", goCode: "ResourceExhausted", calls: 1 }
+    { grpcCode: "PERMISSION_DENIED", goCode: "PermissionDenied", calls: 1 }
   ] as const)(
     "3.2, 3.4 #1, D2: $grpcCode of a provider is passed on, asked $calls times",
     ({ calls, goCode, grpcCode }) =>
@@ -331,6 +331,36 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
           provider.respond(() => Effect.succeed(answer({ user: "alice", "tls/key.pem": "a key" })))
           yield* bench.kubelet.publish(volumeOf("web"))
           assert.deepStrictEqual(filesOf(target), FILES)
+        })
+      )
+  )
+
+  it.live(
+    "D2, S11: a provider that throttles is spared; its caller hears why, and its volume is mounted once it can be",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { bench, provider } = yield* make()
+          const throttling = { grpcCode: "RESOURCE_EXHAUSTED", details: "slow down" } as const
+          provider.respond(() => Effect.fail(new ProviderSays(throttling)))
+          const volume = yield* putPod(bench, volumeOf("web"))
+          yield* bench.startDriver({ flags: rotationEvery("2m") })
+          const failure = yield* Effect.flip(bench.kubelet.publish(volume, 4_000))
+          assert.strictEqual(failure.grpcCode, "RESOURCE_EXHAUSTED")
+          assert.include(failure.message, "and said: rpc error: code = ResourceExhausted desc = slow down")
+          // At once, after about one second, and after two more if there was time for it.
+          assert.isAtMost(provider.asked.length, 3)
+          const target = bench.kubelet.targetPath(volume)
+          assert.strictEqual(mountsAt(target).length, 0)
+          provider.respond(() => Effect.succeed(answer({ user: "alice", "tls/key.pem": "a key" })))
+          yield* eventually(
+            () => existsSync(join(target, "user")),
+            (isThere) => isThere
+          )
+          const asked = provider.asked.length
+          yield* bench.kubelet.publish(volume)
+          assert.deepStrictEqual(filesOf(target), FILES)
+          assert.strictEqual(provider.asked.length, asked)
         })
       )
   )

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Random, References } from "effect"
 import { MemoryKubernetes, make } from "../../layers/fake/MemoryKubernetes.ts"
 import { simulate } from "../../layers/fake/SeededScheduler.ts"
+import { NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import type { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Reflector from "../../src/reconciler/Reflector.ts"
@@ -201,7 +202,11 @@ describe("PodStatus", () => {
     )
     assert.strictEqual(new Set(names.map(({ name }) => name)).size, 4, "two volumes never share one")
     for (const [index, input] of volumes.entries()) {
-      assert.deepStrictEqual(yield* PodStatus.find(input), { name: names[index]!.name, objectVersions: last })
+      assert.deepStrictEqual(yield* PodStatus.find(input), {
+        name: names[index]!.name,
+        objectVersions: last,
+        honoured: NOTHING_ASKED
+      })
     }
     yield* control.resetRequests
     for (const [index, input] of volumes.entries()) {

@@ -8,6 +8,7 @@ import { Data, Effect, Schedule } from "effect"
 import { inject } from "vitest"
 import type { InlineVolume } from "../../layers/development/Kubelet.ts"
 import * as Workbench from "../../layers/development/Workbench.ts"
+import * as Resource from "../../src/reconciler/Resource.ts"
 import * as ScriptedProvider from "./ScriptedProvider.ts"
 
 export const isRoot = process.getuid?.() === 0
@@ -38,6 +39,45 @@ export const make = (options: Partial<Workbench.WorkbenchOptions> = {}) =>
     yield* bench.kubernetes.resetRequests
     return { bench, provider }
   })
+
+const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
+
+/** Creates the pod of a volume on this node; the volume then has the uid that the API server gave it. */
+export const putPod = ({ api }: Pick<Workbench.Workbench, "api">, volume: InlineVolume) =>
+  api
+    .request({
+      method: "POST",
+      path: podsPath(volume.podNamespace),
+      body: {
+        apiVersion: "v1",
+        kind: "Pod",
+        metadata: { name: volume.podName, namespace: volume.podNamespace },
+        spec: { nodeName: NODE_NAME }
+      }
+    })
+    .pipe(
+      Effect.map((body): InlineVolume => ({ ...volume, podUid: Resource.metadataOf(body).uid ?? "" })),
+      Effect.orDie
+    )
+
+/** Adds annotations to an object that exists. */
+export const annotate = (
+  { api }: Pick<Workbench.Workbench, "api">,
+  path: string,
+  annotations: Readonly<Record<string, string>>
+) =>
+  Effect.orDie(
+    api.request({
+      method: "PATCH",
+      path,
+      contentType: "application/merge-patch+json",
+      body: { metadata: { annotations } }
+    })
+  )
+
+export const podPath = ({ podName, podNamespace }: InlineVolume): string => `${podsPath(podNamespace)}/${podName}`
+export const classPath = ({ podNamespace, secretProviderClass }: InlineVolume): string =>
+  `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${podNamespace}/secretproviderclasses/${secretProviderClass}`
 
 /** A TCP port that nobody listens on, for now. */
 export const freePort: Effect.Effect<number> = Effect.callback((resume) => {

@@ -37,6 +37,10 @@ const config: DriverConfig = {
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
   returnRotationErrors: false,
+  refreshOnClassChange: false,
+  providerMountsMax: 32,
+  providerRefreshesMax: 4,
+  providerRefreshesPerSecond: 10,
   memoryTrimIntervalMillis: 0
 }
 

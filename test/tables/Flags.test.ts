@@ -30,6 +30,10 @@ const defaults: DriverConfig = {
   volumeMountGroup: false,
   shutdownGraceMillis: 25_000,
   returnRotationErrors: false,
+  refreshOnClassChange: false,
+  providerMountsMax: 32,
+  providerRefreshesMax: 4,
+  providerRefreshesPerSecond: 10,
   memoryTrimIntervalMillis: 10_000
 }
 
@@ -258,6 +262,11 @@ describe("the driver's flags", () => {
     ["1.2 ours", ["--volume-mount-group"], { volumeMountGroup: true }],
     ["1.2 ours", ["--shutdown-grace-period=1m"], { shutdownGraceMillis: 60_000 }],
     ["1.2 ours", ["--return-rotation-errors"], { returnRotationErrors: true }],
+    ["1.2 ours", ["--refresh-on-class-change"], { refreshOnClassChange: true }],
+    ["1.2 ours", ["--provider-max-mounts=7"], { providerMountsMax: 7 }],
+    ["1.2 ours", ["--provider-max-refreshes", "2"], { providerRefreshesMax: 2 }],
+    ["1.2 ours", ["--provider-refresh-rate=0"], { providerRefreshesPerSecond: 0 }],
+    ["1.2 ours: a negative limit is none", ["--provider-refresh-rate=-3"], { providerRefreshesPerSecond: 0 }],
     ["1.2 ours", ["--memory-trim-interval=0"], { memoryTrimIntervalMillis: 0 }],
     ["1.1", ["--enable-secret-rotation", "false", "--nodeid=x"], { rotationEnabled: true }]
   ])("%s %s", (_, words, changed) => expectRun(words, changed))
@@ -441,6 +450,6 @@ describe("the driver's flags", () => {
 
   it("1.2, 1.3 there are no other flags under upstream's names", () => {
     assert.strictEqual(DRIVER_FLAGS.upstream.length + DRIVER_FLAGS.klog.length, 30)
-    assert.strictEqual(DRIVER_FLAGS.ours.length, 9)
+    assert.strictEqual(DRIVER_FLAGS.ours.length, 13)
   })
 })

@@ -2,7 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryKubernetes, layer as memoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import { NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import type { SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
+import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import * as Resource from "../../src/reconciler/Resource.ts"
 import * as PodStatus from "../../src/volume/PodStatus.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
 
@@ -558,7 +561,8 @@ describe("find", () => {
   ])("Q14 $name", ({ existing, expected }) =>
     Effect.gen(function* () {
       const server = apiServer(...existing)
-      assert.deepStrictEqual(yield* server.find(volume()), expected)
+      const found = yield* server.find(volume())
+      assert.deepStrictEqual(found, expected === undefined ? undefined : { ...expected, honoured: NOTHING_ASKED })
       assert.isTrue(server.verbs().every((verb) => verb.startsWith("GET ")))
     })
   )
@@ -569,6 +573,34 @@ describe("find", () => {
       server.api.respond = () => Effect.fail(failed(403, "Forbidden"))
       assert.strictEqual((yield* Effect.flip(server.find(volume()))).status, 403)
     })
+  )
+})
+
+describe("what was asked for and has been done", () => {
+  const asked = { pod: "now", secretProviderClass: "2026-11-25" }
+
+  it.effect("is recorded, found again, replaced and taken away; annotations of others stay", () =>
+    Effect.gen(function* () {
+      const api = yield* KubernetesApi
+      const { name } = yield* PodStatus.record({ ...volume(), honoured: asked, knownName: undefined })
+      yield* api.request({
+        method: "PATCH",
+        path: `${Resource.pathOf(Resource.podStatuses, volume().pod.namespace)}/${name}`,
+        contentType: "application/merge-patch+json",
+        body: { metadata: { annotations: { "others/own": "kept" } } }
+      })
+      const honoured = Effect.map(PodStatus.find(volume()), (found) => found?.honoured)
+      assert.deepStrictEqual(yield* honoured, asked)
+      const again = { ...volume(), honoured: { ...asked, pod: "again" }, knownName: name }
+      assert.isTrue((yield* PodStatus.record(again)).written)
+      assert.isFalse((yield* PodStatus.record(again)).written)
+      assert.deepStrictEqual(yield* honoured, { ...asked, pod: "again" })
+      yield* PodStatus.record({ ...volume(), honoured: NOTHING_ASKED, knownName: name })
+      assert.deepStrictEqual(yield* honoured, NOTHING_ASKED)
+      const server = yield* MemoryKubernetes
+      const [object] = yield* server.all("secretproviderclasspodstatuses")
+      assert.deepNestedInclude(object, { "metadata.annotations": { "others/own": "kept" } })
+    }).pipe(Effect.provide(memoryKubernetes))
   )
 })
 
@@ -589,7 +621,11 @@ describe("on an API server in memory", () => {
       const next = { ...input, objectVersions: [{ id: "é", version: "v9" }] }
       assert.deepStrictEqual(yield* PodStatus.record({ ...next, knownName: name }), { name, written: true })
       assert.deepStrictEqual(yield* PodStatus.record({ ...next, knownName: name }), { name, written: false })
-      assert.deepStrictEqual(yield* PodStatus.find(input), { name, objectVersions: next.objectVersions })
+      assert.deepStrictEqual(yield* PodStatus.find(input), {
+        name,
+        objectVersions: next.objectVersions,
+        honoured: NOTHING_ASKED
+      })
       assert.strictEqual(yield* server.requestCount({ method: "POST" }), 1)
       assert.strictEqual(yield* server.requestCount({ method: "PUT" }), 1)
       assert.strictEqual((yield* server.all("secretproviderclasspodstatuses")).length, 1)

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Fiber } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import { NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import * as Refresher from "../../src/volume/Refresher.ts"
-import { afterSuccess, begin, type Interval } from "../../src/volume/Rotation.ts"
+import { afterSuccess, begin, type Interval, withTokens } from "../../src/volume/Rotation.ts"
 import type { VolumeRecord } from "../../src/volume/VolumeRecord.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
 import { request } from "../support/FakeNode.ts"
@@ -21,7 +22,13 @@ const volume = (targetPath: string, interval: Interval, provider = "vault"): Vol
   objectVersions: [],
   lastSuccessMillis: 0,
   schedule: begin(interval, targetPath, 0),
-  podStatusName: undefined
+  podStatusName: undefined,
+  honoured: NOTHING_ASKED,
+  wanted: NOTHING_ASKED,
+  classUsed: undefined,
+  classSeen: undefined,
+  classGone: false,
+  failure: undefined
 })
 
 /** Due exactly then. */
@@ -153,26 +160,16 @@ describe("Refresher", () => {
     )
   )
 
-  it.effect("four at a time for one provider, and nobody else waits for it", () =>
-    world(({ doing, refreshed, table }) =>
+  it.effect("a volume that waits for tokens is woken by them, and by nothing else", () =>
+    world(({ refreshed, table }) =>
       Effect.gen(function* () {
-        const answer = yield* Deferred.make<void>()
-        doing(({ provider }) => (provider === "slow" ? Deferred.await(answer) : Effect.void))
-        for (let index = 0; index < 10; index++) {
-          table.set(dueAt(volume(`/slow/${index}`, every(HOUR), "slow"), MINUTE))
-          table.set(dueAt(volume(`/quick/${index}`, every(HOUR), "quick"), MINUTE))
-        }
-        yield* TestClock.adjust(MINUTE)
-        const begun = (prefix: string) => refreshed.filter(([path]) => path.startsWith(prefix)).length
-        assert.deepStrictEqual([begun("/slow"), begun("/quick")], [4, 10])
-        // Gone by the time that its turn comes.
-        for (const { targetPath } of table.all()) {
-          if (targetPath.startsWith("/slow") && !refreshed.some(([path]) => path === targetPath))
-            table.remove(targetPath)
-        }
-        yield* Deferred.succeed(answer, undefined)
+        const record = dueAt(volume("/a", every(MINUTE)), 1_000)
+        table.set({ ...record, schedule: withTokens(record.schedule, true) })
+        yield* TestClock.adjust(HOUR)
+        assert.deepStrictEqual(refreshed, [])
+        table.set(record)
         yield* TestClock.adjust(1)
-        assert.strictEqual(begun("/slow"), 4)
+        assert.strictEqual(refreshed.length, 1)
       })
     )
   )

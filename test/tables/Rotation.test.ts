@@ -3,13 +3,16 @@ import { Result } from "effect"
 import {
   afterFailure,
   afterSuccess,
+  askNow,
   begin,
   formatInterval,
   type Interval,
   intervalOf,
   isDue,
   parseInterval,
-  reschedule
+  reschedule,
+  type Schedule,
+  withTokens
 } from "../../src/volume/Rotation.ts"
 
 const MINUTE = 60_000
@@ -63,6 +66,15 @@ describe("whose interval counts", () => {
   })
 })
 
+const dueAt = (dueMillis: number): Schedule => ({
+  interval: every(120_000),
+  dueMillis,
+  setMillis: 0,
+  failures: 0,
+  asked: false,
+  awaitsTokens: false
+})
+
 describe("when a volume is due", () => {
   it("first an interval after its mount, and up to a tenth later, by its path", () => {
     const dues = Array.from(
@@ -81,7 +93,10 @@ describe("when a volume is due", () => {
     assert.deepStrictEqual(afterSuccess(every(120_000), 7), {
       interval: every(120_000),
       dueMillis: 120_007,
-      failures: 0
+      setMillis: 7,
+      failures: 0,
+      asked: false,
+      awaitsTokens: false
     })
   })
 
@@ -89,7 +104,7 @@ describe("when a volume is due", () => {
     [119_999, false],
     [120_000, true],
     [120_001, true]
-  ])("of 120000 at %d: %s", (now, expected) => assert.strictEqual(isDue({ dueMillis: 120_000 }, now), expected))
+  ])("of 120000 at %d: %s", (now, expected) => assert.strictEqual(isDue(dueAt(120_000), now), expected))
 
   it("never, when it is frozen", () => {
     assert.strictEqual(begin(frozen, "/a", 5).dueMillis, NEVER)
@@ -98,13 +113,13 @@ describe("when a volume is due", () => {
       afterFailure(afterSuccess(frozen, 5), { nowMillis: 9, random: 0.5, hintMillis: 10 }).dueMillis,
       NEVER
     )
-    assert.isFalse(isDue({ dueMillis: NEVER }, Number.MAX_SAFE_INTEGER))
+    assert.isFalse(isDue(dueAt(NEVER), Number.MAX_SAFE_INTEGER))
   })
 })
 
 describe("after failures", () => {
   const failing = (failures: number, random: number, interval = every(120_000), hintMillis?: number) =>
-    afterFailure({ interval, dueMillis: 0, failures }, { nowMillis: 1_000_000, random, hintMillis })
+    afterFailure({ ...dueAt(0), interval, failures }, { nowMillis: 1_000_000, random, hintMillis })
 
   it.each([
     [0, 5_000],
@@ -153,15 +168,65 @@ describe("a changed interval", () => {
     { name: "thawed", from: afterSuccess(frozen, 1_000_000), to: every(60_000), due: 1_060_000 },
     {
       name: "in backoff: not later than it was",
-      from: { interval: every(120_000), dueMillis: 1_060_000, failures: 2 },
+      from: { ...dueAt(1_060_000), interval: every(120_000), failures: 2 },
       to: every(3_600_000),
       due: 1_060_000
     },
     {
       name: "in backoff: not later than the new one",
-      from: { interval: every(120_000), dueMillis: 1_160_000, failures: 5 },
+      from: { ...dueAt(1_160_000), interval: every(120_000), failures: 5 },
       to: every(5_000),
       due: 1_055_000
     }
   ])("$name", ({ due, from, to }) => assert.strictEqual(reschedule(from, to, at).dueMillis, due))
+})
+
+describe("a refresh that was asked for", () => {
+  const hourly = afterSuccess(every(3_600_000), 0)
+
+  it("is due at once, also when the volume is frozen or in backoff", () => {
+    for (const schedule of [hourly, afterSuccess(frozen, 0), { ...dueAt(900_000), failures: 7 }]) {
+      assert.isTrue(isDue(askNow(schedule, 1_000), 1_000))
+    }
+    assert.strictEqual(askNow(dueAt(10), 1_000).dueMillis, 10)
+  })
+
+  it.each([
+    [0, 5_000],
+    [2, 20_000],
+    [9, 120_000]
+  ])("of a frozen volume is tried until it succeeds: after %d failures in %d ms", (failures, expected) => {
+    const asked = { ...askNow(afterSuccess(frozen, 0), 0), failures }
+    const next = afterFailure(asked, { nowMillis: 0, random: 0.5, hintMillis: undefined })
+    assert.deepStrictEqual([next.dueMillis, next.asked], [expected, true])
+    assert.strictEqual(afterSuccess(frozen, 9).dueMillis, NEVER)
+  })
+
+  it("is not put off by an interval that changes meanwhile", () => {
+    const asked = askNow(hourly, 1_000)
+    const { dueMillis, interval } = reschedule(asked, frozen, { lastSuccessMillis: 0, nowMillis: 2_000 })
+    assert.deepStrictEqual([dueMillis, interval], [1_000, frozen])
+  })
+
+  it("is over with the next success", () => assert.isFalse(afterSuccess(every(1_000), 5).asked))
+})
+
+describe("without good tokens", () => {
+  const waiting = withTokens(dueAt(1_000), true)
+  it("a volume is not due, and is due at once when they come", () => {
+    assert.isFalse(isDue(waiting, 1e12))
+    assert.isTrue(isDue(withTokens(waiting, false), 1_000))
+    assert.isFalse(isDue(withTokens(waiting, false), 999))
+  })
+  it("what does not change stays the same", () => assert.strictEqual(withTokens(waiting, true), waiting))
+})
+
+describe("F3 37 a clock that was set back", () => {
+  const schedule = afterSuccess(every(120_000), 10_000_000)
+  it.each([
+    ["by less than a minute: waits", 9_940_000, false],
+    ["by more: due", 9_939_999, true],
+    ["not at all: waits", 10_119_999, false]
+  ])("%s", (_, now, expected) => assert.strictEqual(isDue(schedule, now), expected))
+  it("thaws nothing", () => assert.isFalse(isDue(afterSuccess(frozen, 10_000_000), 0)))
 })
