@@ -19,6 +19,7 @@ import { Shutdown } from "./ports/Shutdown.ts"
 import { EventRecorder } from "./reconciler/Events.ts"
 import { publish, refreshDue } from "./volume/NodePublish.ts"
 import { unpublish } from "./volume/NodeUnpublish.ts"
+import { OldGenerations } from "./volume/OldGenerations.ts"
 import { watchProviders } from "./volume/ProviderHealth.ts"
 import * as Refresher from "./volume/Refresher.ts"
 import { SecretProviderClasses } from "./volume/SecretProviderClasses.ts"
@@ -30,6 +31,7 @@ export const layer = (config: DriverConfig) =>
   Layer.mergeAll(
     Health.layer,
     VolumeTable.layer,
+    OldGenerations.layer,
     SecretProviderClasses.layer,
     EventRecorder.layer(config.nodeId),
     Layer.succeed(Settings, config)
