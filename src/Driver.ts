@@ -21,6 +21,7 @@ import { LateMounts } from "./volume/LateMounts.ts"
 import { NodePods } from "./volume/NodePods.ts"
 import { publish } from "./volume/NodePublish.ts"
 import { unpublish } from "./volume/NodeUnpublish.ts"
+import { OldGenerations } from "./volume/OldGenerations.ts"
 import { ProviderBudget } from "./volume/ProviderBudget.ts"
 import { watchProviders } from "./volume/ProviderHealth.ts"
 import * as Refresher from "./volume/Refresher.ts"
@@ -35,6 +36,7 @@ export const layer = (config: DriverConfig) =>
   Layer.mergeAll(
     Health.layer,
     VolumeTable.layer,
+    OldGenerations.layer,
     SecretProviderClasses.layer,
     EventRecorder.layer(config.nodeId),
     NodePods.layer,

@@ -5,12 +5,16 @@
  * links into `..data`, so that one rename exchanges everything. What a crash or a failure leaves behind is neither
  * content nor in the way: the next write removes it. A write that fails before the rename takes back what it has made.
  *
+ * The generation that was replaced stays a while for readers that began in it (`OldGenerations`). There is one such at a
+ * time: a write that would replace the next one before that waits until it is gone.
+ *
  * @source driver v1.6.0, pkg/util/fileutil; reference/driver.md 3.5, 4, Q6, Q7, Q29, Q31, Q32
  */
 import { DateTime, Effect, FileSystem, Option, type PlatformError, Random, Redacted, Result } from "effect"
 import { FilesNotWritten } from "../../schemas/errors/FilesNotWritten.ts"
 import type { PayloadFile } from "../../schemas/Provider.ts"
 import { DATA, explain, removeEntry } from "./MountedFiles.ts"
+import { OldGenerations } from "./OldGenerations.ts"
 import * as Payload from "./Payload.ts"
 
 type Failed = PlatformError.PlatformError
@@ -60,6 +64,8 @@ export interface Observed {
   readonly entries: ReadonlyMap<string, FileType>
   /** The generation that `..data` names; undefined before the first, or when the link leads to no name of ours. */
   readonly current: string | undefined
+  /** A generation that was replaced, and is kept for readers that are still in it. */
+  readonly kept: string | undefined
   /** All that is in the current generation, by relative path; undefined when it cannot be walked. */
   readonly generation: ReadonlyMap<string, FileType> | undefined
   /** Every file has the mode, group and content of the payload's. Looked at only when the paths are the same. */
@@ -150,8 +156,9 @@ export const observe = Effect.fnUntraced(function* (
   targetPath: string,
   payload: Payload.Payload,
   options: WriteOptions
-): Effect.fn.Return<Observed, Failed | FilesNotWritten, FileSystem.FileSystem> {
+): Effect.fn.Return<Observed, Failed | FilesNotWritten, FileSystem.FileSystem | OldGenerations> {
   const files = yield* FileSystem.FileSystem
+  const old = yield* OldGenerations
   const listed = yield* files
     .readDirectoryEntries(targetPath)
     .pipe(
@@ -163,6 +170,7 @@ export const observe = Effect.fnUntraced(function* (
     )
   const entries = new Map(listed.map(({ name, type }) => [name, type]))
   const current = yield* readCurrent(targetPath, entries.get(DATA))
+  const kept = listed.find(({ name }) => old.isKept(`${targetPath}/${name}`))?.name
   const found = new Map<string, FileType>()
   const generation =
     current === undefined
@@ -183,7 +191,7 @@ export const observe = Effect.fnUntraced(function* (
     const link = yield* files.readLink(`${targetPath}/${name}`)
     if (link.startsWith(`${DATA}/`)) surplusLinks.push(name)
   }
-  return { entries, current, generation, filesEqual, surplusLinks }
+  return { entries, current, kept, generation, filesEqual, surplusLinks }
 })
 
 // ---- decide
@@ -201,6 +209,8 @@ interface Upkeep {
 
 export type Plan =
   | { readonly _tag: "Nothing" }
+  /** There is to be a new generation, and readers may still be in the one before the current one. */
+  | { readonly _tag: "AwaitReaders"; readonly kept: string }
   | (Upkeep & { readonly _tag: "RepairLinks" })
   | (Upkeep & {
       readonly _tag: "Write"
@@ -221,8 +231,10 @@ export type Plan =
  * @source driver v1.6.0, pkg/util/fileutil/atomic_writer.go and writer.go; reference/driver.md 3.5 #2, 4.3, Q31, Q32
  */
 export const plan = (observed: Observed, payload: Payload.Payload): Plan => {
-  const { current, entries, filesEqual, generation, surplusLinks } = observed
+  const { current, entries, filesEqual, generation, kept, surplusLinks } = observed
   const unchanged = filesEqual && generation !== undefined && hasPathsOf(generation, payload)
+  // Of a volume there are two generations at most: each takes its room on the tmpfs, and holds secrets.
+  if (!unchanged && kept !== undefined) return { _tag: "AwaitReaders", kept }
   const unlinked = [...payload.names].filter((name) => entries.get(name) !== "SymbolicLink")
   // Of the old generation's names, a directory in its place is somebody's own and stays.
   const old = generation === undefined ? [] : stalePaths(generation.keys(), payload)
@@ -231,7 +243,9 @@ export const plan = (observed: Observed, payload: Payload.Payload): Plan => {
     blocking: unlinked.filter((name) => entries.has(name)),
     links: unlinked,
     stale: [...new Set([...surplusLinks, ...old.filter(isVisible)])],
-    leftovers: [...entries.keys()].filter((name) => name === DATA_NEXT || (GENERATION.test(name) && name !== current))
+    leftovers: [...entries.keys()].filter(
+      (name) => name === DATA_NEXT || (GENERATION.test(name) && name !== current && name !== kept)
+    )
   }
   if (!unchanged) {
     const previous = current !== undefined && entries.has(current) ? current : undefined
@@ -378,11 +392,12 @@ const writeGeneration = Effect.fnUntraced(function* (work: Work, change: Plan & 
 const perform = (
   targetPath: string,
   entries: Observed["entries"],
-  change: Exclude<Plan, { readonly _tag: "Nothing" }>,
+  change: Extract<Plan, Upkeep>,
   options: WriteOptions
 ) =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
+      const old = yield* OldGenerations
       const work: Work = { targetPath, entries, options, pause: restore(Effect.yieldNow) }
       // First what takes room and what is in the way. What cannot be removed is reported at the end: it holds secrets.
       const left = yield* removeAll(work, change.leftovers)
@@ -390,7 +405,7 @@ const perform = (
       else yield* makeLinks(work, change, [])
       left.push(...(yield* removeAll(work, change.stale)))
       if (change._tag === "Write" && change.previous !== undefined) {
-        left.push(...(yield* removeAll(work, [change.previous])))
+        yield* old.retire(targetPath, change.previous, entries.get(change.previous) ?? "Directory")
       }
       const detail = left.at(-1)
       if (detail !== undefined) return yield* new FilesNotWritten({ targetPath, detail })
@@ -406,8 +421,14 @@ const perform = (
  */
 export const writePayload = Effect.fnUntraced(
   function* (targetPath: string, payload: Payload.Payload, options: WriteOptions) {
-    const observed = yield* observe(targetPath, payload, options)
-    const change = plan(observed, payload)
+    const old = yield* OldGenerations
+    let observed = yield* observe(targetPath, payload, options)
+    let change = plan(observed, payload)
+    while (change._tag === "AwaitReaders") {
+      yield* old.untilGone(`${targetPath}/${change.kept}`)
+      observed = yield* observe(targetPath, payload, options)
+      change = plan(observed, payload)
+    }
     if (change._tag === "Nothing") return { changed: false }
     yield* perform(targetPath, observed.entries, change, options)
     return { changed: change._tag === "Write" || change.links.length + change.stale.length > 0 }
@@ -424,14 +445,15 @@ export const writePayload = Effect.fnUntraced(
  * @shape  (targetPath, files, { gid }) -> { changed }: whether a reader could see a difference
  * @units  gid: a numeric group id
  * @errors FilesNotWritten: a path is not allowed (nothing was touched), or the disk refused (the old files stay, or, if
- *         only the removal of old ones was refused, the new ones are in place)
+ *         only the removal of old names or leftovers was refused, the new ones are in place). The generation that was
+ *         replaced is removed later; if that is refused, it is logged, and the next write tries again
  * @source driver v1.6.0, pkg/util/fileutil/writer.go, WritePayloads; reference/driver.md 3.5
  */
 export const write = Effect.fn("AtomicWriter.write")(function* (
   targetPath: string,
   files: ReadonlyArray<PayloadFile>,
   options: WriteOptions
-): Effect.fn.Return<{ readonly changed: boolean }, FilesNotWritten, FileSystem.FileSystem> {
+): Effect.fn.Return<{ readonly changed: boolean }, FilesNotWritten, FileSystem.FileSystem | OldGenerations> {
   const payload = Payload.check(files)
   if (Result.isFailure(payload)) return yield* new FilesNotWritten({ targetPath, detail: payload.failure })
   return yield* writePayload(targetPath, payload.success, options)

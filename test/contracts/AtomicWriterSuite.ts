@@ -10,16 +10,19 @@ import {
   Exit,
   Fiber,
   FileSystem,
-  type Layer,
+  Layer,
+  Logger,
   Option,
   PlatformError,
   Redacted,
   Result,
   type Scope
 } from "effect"
+import { TestClock } from "effect/testing"
 import type { PayloadFile } from "../../schemas/Provider.ts"
 import * as AtomicWriter from "../../src/volume/AtomicWriter.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
+import { OldGenerations } from "../../src/volume/OldGenerations.ts"
 import * as Payload from "../../src/volume/Payload.ts"
 
 type Failed = PlatformError.PlatformError
@@ -95,12 +98,19 @@ export const layoutOf = (files: Files): ReadonlyArray<string> => {
   ].sort()
 }
 
-const write = (targetPath: string, files: Files) => AtomicWriter.write(targetPath, payloadOf(files), {})
+/** As by a driver of its own that ends right afterwards, and so keeps no old generation. */
+export const atOnce = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.provide(effect, Layer.fresh(OldGenerations.layer))
+
+const writePayload = (targetPath: string, payload: ReadonlyArray<PayloadFile>, options: AtomicWriter.WriteOptions) =>
+  atOnce(AtomicWriter.write(targetPath, payload, options))
+
+const write = (targetPath: string, files: Files) => writePayload(targetPath, payloadOf(files), {})
 
 /** By the writer alone, which also takes unclean paths. */
 const writeUnclean = (targetPath: string, files: Files) =>
   Effect.flatMap(Effect.fromResult(Payload.clean(payloadOf(files))), (payload) =>
-    AtomicWriter.writePayload(targetPath, payload, {})
+    atOnce(AtomicWriter.writePayload(targetPath, payload, {}))
   )
 
 /** Inode, times and size of everything: equal when nothing was touched. */
@@ -758,7 +768,7 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
           yield* disk.chmod(`${targetPath}/other`, 0o644)
           const files = { foo: "foo", "bar/baz": "bar", asdf: "1", "abc/123": "2" }
           const payload = Result.getOrThrow(Payload.check(payloadOf(files)))
-          const change = AtomicWriter.plan(yield* AtomicWriter.observe(targetPath, payload, {}), payload)
+          const change = AtomicWriter.plan(yield* atOnce(AtomicWriter.observe(targetPath, payload, {})), payload)
           assert.deepStrictEqual(change._tag === "Write" && change.blocking, ["asdf", "abc"])
           yield* write(targetPath, files)
           assert.deepStrictEqual(yield* layout(targetPath), [...layoutOf(files), "other"].sort())
@@ -859,12 +869,12 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
           const disk = yield* FileSystem.FileSystem
           const targetPath = yield* makeDirectory
           const files = payloadOf({ foo: ["1", 0o600], "bar/baz": "2" })
-          yield* AtomicWriter.write(targetPath, files, { gid: own })
+          yield* writePayload(targetPath, files, { gid: own })
           assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: ["1", 0o640], "bar/baz": "2" }))
           for (const path of ["foo", "bar", "bar/baz", "..data/"]) {
             assert.deepStrictEqual((yield* disk.stat(`${targetPath}/${path}`)).gid, Option.some(own), path)
           }
-          assert.isFalse((yield* AtomicWriter.write(targetPath, files, { gid: own })).changed)
+          assert.isFalse((yield* writePayload(targetPath, files, { gid: own })).changed)
         })
       )
 
@@ -873,15 +883,15 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
           const disk = yield* FileSystem.FileSystem
           const targetPath = yield* makeDirectory
           const files = payloadOf({ foo: ["1", 0o400], "bar/baz": "2" })
-          yield* AtomicWriter.write(targetPath, files, {})
+          yield* writePayload(targetPath, files, {})
           for (const gid of [2000, 3000]) {
-            assert.isTrue((yield* AtomicWriter.write(targetPath, files, { gid })).changed)
+            assert.isTrue((yield* writePayload(targetPath, files, { gid })).changed)
             assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: ["1", 0o440], "bar/baz": "2" }))
             for (const path of ["foo", "bar", "bar/baz", "..data/"]) {
               const info = yield* disk.stat(`${targetPath}/${path}`)
               assert.deepStrictEqual([info.gid, info.uid], [Option.some(gid), Option.some(0)], path)
             }
-            assert.isFalse((yield* AtomicWriter.write(targetPath, files, { gid })).changed)
+            assert.isFalse((yield* writePayload(targetPath, files, { gid })).changed)
           }
         })
       )
@@ -934,6 +944,181 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
             assert.isAbove(count, 5)
           })
       )
+    })
+
+    describe("grace: readers that are in an old generation", () => {
+      const put = (targetPath: string, files: Files) => AtomicWriter.write(targetPath, payloadOf(files), {})
+      const current = (targetPath: string) =>
+        Effect.flatMap(FileSystem.FileSystem, (disk) => disk.readLink(`${targetPath}/..data`))
+      const generations = (targetPath: string) =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          return (yield* disk.readDirectory(targetPath)).filter((name) => /^\.\.\d/u.test(name)).sort()
+        })
+      /** A volume that holds "2", and for a second from now on "1" as well, in this directory. */
+      const replaced = Effect.gen(function* () {
+        const targetPath = yield* makeDirectory
+        yield* put(targetPath, { foo: "1" })
+        const name = yield* current(targetPath)
+        yield* put(targetPath, { foo: "2" })
+        return { targetPath, name, path: `${targetPath}/${name}` }
+      })
+
+      it.effect("it stays for a second, which nobody waits for", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const old = yield* OldGenerations
+          const { path, targetPath } = yield* replaced
+          assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: "2" }))
+          assert.strictEqual(yield* disk.readFileString(`${path}/foo`), "1")
+          yield* TestClock.adjust("999 millis")
+          assert.strictEqual(yield* disk.readFileString(`${path}/foo`), "1")
+          yield* TestClock.adjust("1 millis")
+          yield* old.untilGone(path)
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "2" }))
+          yield* old.untilGone(path)
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("unchanged content and missing links do not wait for it, and leave it alone", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const { name, targetPath } = yield* replaced
+          const both = [name, yield* current(targetPath)].sort()
+          assert.isFalse((yield* put(targetPath, { foo: "2" })).changed)
+          yield* disk.remove(`${targetPath}/foo`)
+          assert.isTrue((yield* put(targetPath, { foo: "2" })).changed)
+          assert.deepStrictEqual(yield* generations(targetPath), both)
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("writes that follow each other quickly wait for it: there are never three generations", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const { path, targetPath } = yield* replaced
+          const counts: Array<number> = []
+          const counting: Disk = {
+            ...disk,
+            makeDirectory: (directory, options) =>
+              Effect.andThen(
+                disk.makeDirectory(directory, options),
+                Effect.map(generations(targetPath).pipe(Effect.provideService(FileSystem.FileSystem, disk)), (names) =>
+                  counts.push(names.length)
+                )
+              )
+          }
+          const writer = yield* Effect.forkChild(
+            Effect.forEach(["3", "4", "5", "6"], (text) => put(targetPath, { foo: text }), { discard: true }).pipe(
+              Effect.provideService(FileSystem.FileSystem, counting)
+            )
+          )
+          yield* TestClock.adjust("999 millis")
+          assert.strictEqual(yield* disk.readFileString(`${path}/foo`), "1")
+          assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: "2" }))
+          while (writer.pollUnsafe() === undefined) yield* TestClock.adjust("1 second")
+          yield* Fiber.join(writer)
+          assert.deepStrictEqual(counts, [2, 2, 2, 2])
+          assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: "6" }))
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("a write that is interrupted owes the removal all the same", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const old = yield* OldGenerations
+          const targetPath = yield* makeDirectory
+          yield* put(targetPath, { foo: "1" })
+          const path = `${targetPath}/${yield* current(targetPath)}`
+          const interrupting: Disk = {
+            ...disk,
+            rename: (from, to) =>
+              Effect.andThen(
+                Effect.sync(() => writer.interruptUnsafe()),
+                disk.rename(from, to)
+              )
+          }
+          const writer: Fiber.Fiber<unknown, unknown> = yield* Effect.forkChild(
+            put(targetPath, { foo: "2" }).pipe(Effect.provideService(FileSystem.FileSystem, interrupting))
+          )
+          assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(writer)))
+          assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: "2" }))
+          assert.strictEqual(yield* disk.readFileString(`${path}/foo`), "1")
+          yield* TestClock.adjust("1 second")
+          yield* old.untilGone(path)
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "2" }))
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("a write that waits is interrupted at once, and has touched nothing", () =>
+        Effect.gen(function* () {
+          const old = yield* OldGenerations
+          const { name, path, targetPath } = yield* replaced
+          const both = [name, yield* current(targetPath)].sort()
+          const writer = yield* Effect.forkChild(put(targetPath, { foo: "3" }))
+          yield* TestClock.adjust("10 millis")
+          yield* Fiber.interrupt(writer)
+          assert.deepStrictEqual(yield* generations(targetPath), both)
+          yield* TestClock.adjust("990 millis")
+          yield* old.untilGone(path)
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "2" }))
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("it goes at once when the driver ends", () =>
+        Effect.gen(function* () {
+          const { targetPath } = yield* atOnce(replaced)
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "2" }))
+          // Nor is one kept by a write that ends later than everything else.
+          const ended = yield* atOnce(OldGenerations)
+          yield* put(targetPath, { foo: "3" }).pipe(Effect.provideService(OldGenerations, ended))
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "3" }))
+        })
+      )
+
+      it.effect.each([
+        { name: "unchanged", next: "2" },
+        { name: "changed", next: "3" }
+      ])("what a killed driver has left goes with the next write, content $name", ({ next }) =>
+        Effect.gen(function* () {
+          const { targetPath } = yield* replaced
+          // A second driver: it does not know of what the first one keeps.
+          yield* write(targetPath, { foo: next })
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: next }))
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("it goes with its volume, and a new volume at the same path waits for nothing", () =>
+        Effect.gen(function* () {
+          const { targetPath } = yield* replaced
+          assert.deepStrictEqual(yield* MountedFiles.clear(targetPath), [])
+          yield* put(targetPath, { foo: "3" })
+          yield* put(targetPath, { foo: "4" })
+          assert.strictEqual((yield* generations(targetPath)).length, 2)
+          assert.deepStrictEqual(yield* view(targetPath), viewOf({ foo: "4" }))
+        }).pipe(Effect.provide(OldGenerations.layer))
+      )
+
+      it.effect("a removal that fails is logged with its volume, and made up for by the next write", () => {
+        const lines: Array<string> = []
+        const logger = Logger.layer([
+          Logger.make(({ logLevel, message }) => lines.push(`${logLevel} ${JSON.stringify(message)}`))
+        ])
+        return Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const old = yield* OldGenerations
+          const { name, path, targetPath } = yield* replaced.pipe(
+            Effect.provideService(FileSystem.FileSystem, { ...disk, remove: () => Effect.fail(EIO) })
+          )
+          yield* TestClock.adjust("1 second")
+          yield* old.untilGone(path)
+          assert.include(yield* generations(targetPath), name)
+          assert.deepStrictEqual(lines, [
+            `Error ["failed to remove replaced files",{"targetPath":"${targetPath}","err":"test /x: i/o error"}]`
+          ])
+          assert.isFalse((yield* put(targetPath, { foo: "2" })).changed)
+          assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "2" }))
+        }).pipe(Effect.provide(Layer.merge(OldGenerations.layer, logger)))
+      })
     })
 
     it.effect("S2 a reader of all files sees one generation, while it is replaced again and again", () =>

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, type Layer, type PlatformError } from "effect"
 import * as AtomicWriter from "../../src/volume/AtomicWriter.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
-import { type Files, type MakeDirectory, payloadOf } from "./AtomicWriterSuite.ts"
+import { atOnce, type Files, type MakeDirectory, payloadOf } from "./AtomicWriterSuite.ts"
 
 type Failed = PlatformError.PlatformError
 type Disk = FileSystem.FileSystem
@@ -22,7 +22,7 @@ const place = (targetPath: string, plain: Plain): Effect.Effect<void, Failed, Di
     }
   })
 
-const written = (targetPath: string, files: Files) => AtomicWriter.write(targetPath, payloadOf(files), {})
+const written = (targetPath: string, files: Files) => atOnce(AtomicWriter.write(targetPath, payloadOf(files), {}))
 
 export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirectory: MakeDirectory): void =>
   it.layer(layer)(`MountedFiles (${name})`, (it) => {

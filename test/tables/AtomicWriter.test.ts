@@ -3,9 +3,15 @@ import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Result, Schema } from "effect"
 import * as MemoryNode from "../../layers/fake/MemoryNode.ts"
-import { type Observed, observe, type Plan, plan, stalePaths, write } from "../../src/volume/AtomicWriter.ts"
+import * as AtomicWriter from "../../src/volume/AtomicWriter.ts"
 import * as Payload from "../../src/volume/Payload.ts"
-import { type Files, layout, layoutOf, payloadOf, suite, view, viewOf } from "../contracts/AtomicWriterSuite.ts"
+import { atOnce, type Files, layout, layoutOf, payloadOf, suite, view, viewOf } from "../contracts/AtomicWriterSuite.ts"
+
+const { plan, stalePaths } = AtomicWriter
+type Observed = AtomicWriter.Observed
+type Plan = AtomicWriter.Plan
+
+const write = (...request: Parameters<typeof AtomicWriter.write>) => atOnce(AtomicWriter.write(...request))
 
 const payload = (files: Files) => Result.getOrThrow(Payload.check(payloadOf(files)))
 
@@ -81,6 +87,7 @@ const settled: Observed = {
     ["bar", "SymbolicLink"]
   ]),
   current: CURRENT,
+  kept: undefined,
   generation: new Map([
     ["foo", "File"],
     ["bar", "Directory"],
@@ -121,7 +128,14 @@ const plans: ReadonlyArray<PlanRow> = [
   {
     row: "4.3 #2",
     name: "an empty volume",
-    observed: { entries: new Map(), current: undefined, generation: undefined, filesEqual: false, surplusLinks: [] },
+    observed: {
+      entries: new Map(),
+      current: undefined,
+      kept: undefined,
+      generation: undefined,
+      filesEqual: false,
+      surplusLinks: []
+    },
     expected: { _tag: "Write", ...none, links: ["foo", "bar"], previous: undefined }
   },
   {
@@ -203,6 +217,24 @@ const plans: ReadonlyArray<PlanRow> = [
     expected: { _tag: "Nothing" }
   },
   {
+    row: "grace",
+    name: "an old generation that has readers is no leftover, content unchanged",
+    observed: { ...withEntries([ORPHAN, "Directory"]), kept: ORPHAN },
+    expected: { _tag: "Nothing" }
+  },
+  {
+    row: "grace",
+    name: "an old generation that has readers, beside one of a killed write",
+    observed: { ...withEntries([ORPHAN, "Directory"], ["..2026_11_23_14_33_32.3", "Directory"]), kept: ORPHAN },
+    expected: { _tag: "RepairLinks", ...none, leftovers: ["..2026_11_23_14_33_32.3"] }
+  },
+  {
+    row: "grace",
+    name: "content changed, and the generation before the current one has readers: there are not three",
+    observed: { ...withEntries([ORPHAN, "Directory"]), kept: ORPHAN, filesEqual: false },
+    expected: { _tag: "AwaitReaders", kept: ORPHAN }
+  },
+  {
     row: "Q32",
     name: "a link is missing",
     observed: without("bar"),
@@ -254,6 +286,7 @@ const Entry = Schema.Tuple([
 const Old = Schema.Struct({
   entries: Schema.Array(Entry),
   hasCurrent: Schema.Boolean,
+  hasKept: Schema.Boolean,
   generation: Schema.Array(Schema.Tuple([Name, Type])),
   walked: Schema.Boolean,
   filesEqual: Schema.Boolean,
@@ -264,18 +297,21 @@ const Old = Schema.Struct({
 const applied = (observed: Observed, change: Plan): Observed => {
   if (change._tag === "Nothing") return observed
   const entries = new Map(observed.entries)
+  if (change._tag === "AwaitReaders") {
+    entries.delete(change.kept)
+    return { ...observed, entries, kept: undefined }
+  }
   for (const name of [...change.blocking, ...change.leftovers]) entries.delete(name)
   for (const name of change.links) entries.set(name, "SymbolicLink")
   for (const name of change.stale) entries.delete(name)
   const surplusLinks = observed.surplusLinks.filter((name) => !change.stale.includes(name))
   if (change._tag === "RepairLinks") return { ...observed, entries, surplusLinks }
-  if (change.previous !== undefined) entries.delete(change.previous)
   const current = "..2026_11_23_14_33_35.3"
   entries.set(current, "Directory").set("..data", "SymbolicLink")
   const generation = new Map<string, FileSystem.File.Type>()
   for (const path of change.directories) generation.set(path, "Directory")
   for (const path of change.files.keys()) generation.set(path, "File")
-  return { entries, current, generation, filesEqual: true, surplusLinks }
+  return { entries, current, kept: change.previous, generation, filesEqual: true, surplusLinks }
 }
 
 describe("properties", () => {
@@ -290,15 +326,26 @@ describe("properties", () => {
         const observed: Observed = {
           entries,
           current: old.hasCurrent ? CURRENT : undefined,
+          kept: old.hasKept && entries.has(ORPHAN) ? ORPHAN : undefined,
           generation: old.hasCurrent && old.walked ? new Map(old.generation) : undefined,
           filesEqual: old.filesEqual,
           surplusLinks: old.surplus.filter(
             (name) => entries.get(name) === "SymbolicLink" && !checked.success.names.has(name)
           )
         }
-        const change = plan(observed, checked.success)
-        const after = applied(observed, change)
+        const first = plan(observed, checked.success)
+        // What readers are in is taken away only by waiting for them.
+        if (first._tag === "RepairLinks") assert.notInclude(first.leftovers, observed.kept)
+        const ready = first._tag === "AwaitReaders" ? applied(observed, first) : observed
+        const after = applied(ready, plan(ready, checked.success))
         assert.deepStrictEqual(plan(after, checked.success), { _tag: "Nothing" })
+        assert.isAtMost(
+          after.entries
+            .keys()
+            .filter((name) => name.startsWith("..2026"))
+            .toArray().length,
+          2
+        )
         for (const name of checked.success.names) assert.strictEqual(after.entries.get(name), "SymbolicLink")
         // What is not the writer's is still there.
         for (const [name, type] of entries) {
@@ -389,7 +436,7 @@ describe("any answer after any other", () => {
             assert.deepStrictEqual(yield* layout(TARGET), layoutOf(files))
             // Only the very first write of nothing makes a difference that no pod sees.
             if (!changed) assert.deepStrictEqual(before, viewOf(files))
-            const observed = yield* observe(TARGET, checked.success, {})
+            const observed = yield* atOnce(AtomicWriter.observe(TARGET, checked.success, {}))
             assert.deepStrictEqual(plan(observed, checked.success), { _tag: "Nothing" })
           }
         })
