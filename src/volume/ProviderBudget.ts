@@ -92,7 +92,7 @@ export class ProviderBudget extends Context.Service<
           Effect.flatMap(Clock.currentTimeMillis, (now) => {
             const until = admit(gate, now)
             const rung = Queue.take(gate.bell)
-            return Number.isFinite(until) ? Effect.asVoid(Effect.timeoutOption(rung, until - now)) : rung
+            return Number.isFinite(until) ? Effect.asVoid(Effect.timeoutOption(rung, Math.max(1, until - now))) : rung
           })
         )
 

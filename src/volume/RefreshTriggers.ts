@@ -53,10 +53,11 @@ const askedBy = ({ pod, secretProviderClass }: Observed, before: Asked): Asked =
 
 // ---- decide
 
-/** A wish that was taken back is none; the same one again is none either. */
-const asksMore = (wanted: Asked, than: Asked): boolean =>
-  (wanted.pod !== "" && wanted.pod !== than.pod) ||
-  (wanted.secretProviderClass !== "" && wanted.secretProviderClass !== than.secretProviderClass)
+/** A wish that was taken back is none; one that was seen or done before is none either. */
+const asksMore = (wanted: Asked, ...than: ReadonlyArray<Asked>): boolean =>
+  (wanted.pod !== "" && than.every(({ pod }) => pod !== wanted.pod)) ||
+  (wanted.secretProviderClass !== "" &&
+    than.every(({ secretProviderClass }) => secretProviderClass !== wanted.secretProviderClass))
 
 /** @shape (class) -> what a provider is asked with */
 const contentOf = ({ spec }: SecretProviderClass): ClassContent => ({
@@ -93,7 +94,7 @@ export interface Decision {
 export const decide = (record: VolumeRecord, observed: Observed, rules: Rules, nowMillis: number): Decision => {
   const held = observed.secretProviderClass
   const wanted = askedBy(observed, record.wanted)
-  const isAsked = asksMore(wanted, record.wanted)
+  const isAsked = asksMore(wanted, record.wanted, record.honoured)
   const seen = held._tag === "Held" ? contentOf(held.object) : record.classSeen
   const isEdited =
     rules.refreshOnClassChange &&
@@ -111,7 +112,7 @@ export const decide = (record: VolumeRecord, observed: Observed, rules: Rules, n
   const { lastSuccessMillis } = record
   const rescheduled = Rotation.reschedule(record.schedule, interval, { lastSuccessMillis, nowMillis })
   const schedule = isAsked || isEdited ? Rotation.askNow(rescheduled, nowMillis) : rescheduled
-  const classGone = held._tag === "Absent"
+  const classGone = held._tag === "Absent" || (held._tag === "Unknown" && record.classGone)
   const isSame =
     schedule === record.schedule &&
     classGone === record.classGone &&

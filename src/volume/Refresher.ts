@@ -10,7 +10,9 @@ import type { VolumeRecord } from "./VolumeRecord.ts"
 import { VolumeTable } from "./VolumeTable.ts"
 
 /** A volume rests this long after a refresh, whatever has become of its schedule. */
-const REST_MILLIS = 1_000
+const REST_MILLIS = 250
+/** A clock with fractions may stand so little before a due time that no sleep is short enough for the rest. */
+const SLEEP_MIN_MILLIS = 1
 
 /**
  * Runs for ever. `refresh` gets a volume that is due, and leaves a later schedule in the table. What is under way ends
@@ -52,7 +54,7 @@ export const run = Effect.fnUntraced(function* <R>(refresh: (record: VolumeRecor
         .filter(({ schedule }) => !isDue(schedule, now))
         .reduce((earliest, { schedule }) => Math.min(earliest, dueAt(schedule)), Number.POSITIVE_INFINITY)
       yield* Effect.raceAllFirst([
-        Number.isFinite(next) ? Effect.sleep(next - now) : Effect.never,
+        Number.isFinite(next) ? Effect.sleep(Math.max(SLEEP_MIN_MILLIS, next - now)) : Effect.never,
         table.untilEarlier(next),
         Queue.take(bell)
       ])

@@ -32,8 +32,8 @@ export interface Schedule {
 
 /** Shorter ones would be a load and no gain: a call to a provider takes some tenths of a second. */
 const INTERVAL_MIN_MILLIS = 1_000
-/** Volumes that were mounted together come apart by up to this share of their first interval. */
-const SPREAD_SHARE = 0.1
+/** Volumes that were mounted together come apart by up to this share of their first interval; a tenth is promised. */
+const SPREAD_SHARE = 0.08
 const BACKOFF_FIRST_MILLIS = 5_000
 const BACKOFF_FACTOR = 2
 /** To either side. */

@@ -12,8 +12,13 @@ import type { MountRequest, MountResponse } from "../../schemas/Provider.ts"
 import * as Driver from "../../src/Driver.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Providers } from "../../src/ports/Providers.ts"
+import * as Resource from "../../src/reconciler/Resource.ts"
+import * as Refresher from "../../src/volume/Refresher.ts"
+import * as RefreshTriggers from "../../src/volume/RefreshTriggers.ts"
+import { refreshDue } from "../../src/volume/VolumeRefresh.ts"
 
-const config: DriverConfig = {
+/** What a test does not set itself. */
+export const settings: DriverConfig = {
   endpoint: "unix:///csi/csi.sock",
   driverName: "secrets-store.csi.k8s.io",
   nodeId: "node-1",
@@ -113,9 +118,9 @@ const scripted = (provider: Script) =>
 export const worldLayer = Layer.mergeAll(MemoryNode.layer, MemoryKubernetes.layer)
 
 /** One life of the driver in a world. */
-export const driverLayer = (provider: Script, settings: Partial<DriverConfig> = {}) =>
+export const driverLayer = (provider: Script, change: Partial<DriverConfig> = {}) =>
   Layer.mergeAll(
-    Driver.layer({ ...config, ...settings }),
+    Driver.layer({ ...settings, ...change }),
     scripted(provider),
     Layer.succeed(Metric.MetricRegistry, new Map())
   )
@@ -152,6 +157,77 @@ export const annotateClass = (annotations: Readonly<Record<string, string>>, nam
       body: { metadata: { annotations } }
     })
   )
+
+export const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
+
+/** Creates a pod on the node; the answer is a request for its volume, with the uid that the API server gave it. */
+export const putPod = Effect.fn(function* (
+  pod = POD,
+  metadata: { readonly annotations?: Readonly<Record<string, string>> } = {},
+  nodeName = settings.nodeId
+) {
+  const api = yield* KubernetesApi
+  const created = yield* api.request({
+    method: "POST",
+    path: podsPath(pod.namespace),
+    body: {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { ...metadata, name: pod.name, namespace: pod.namespace },
+      spec: { nodeName }
+    }
+  })
+  const { uid = "" } = Resource.metadataOf(created)
+  yield* prepareTarget(targetOf(uid))
+  return requestFor({ ...pod, uid })
+})
+
+/** @shape (pod, more of the volume context) -> the request for its volume */
+export const requestFor = (
+  { name, namespace, serviceAccountName, uid }: typeof POD,
+  context: Readonly<Record<string, string>> = {}
+): NodePublishVolumeRequest => ({
+  ...request,
+  volumeId: `csi-${uid}`,
+  targetPath: targetOf(uid),
+  volumeContext: {
+    ...request.volumeContext,
+    "csi.storage.k8s.io/pod.name": name,
+    "csi.storage.k8s.io/pod.namespace": namespace,
+    "csi.storage.k8s.io/pod.uid": uid,
+    "csi.storage.k8s.io/serviceAccount.name": serviceAccountName,
+    ...context
+  }
+})
+
+export const annotatePod = (annotations: Readonly<Record<string, string | null>>, { name, namespace } = POD) =>
+  Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "PATCH",
+      path: `${podsPath(namespace)}/${name}`,
+      contentType: "application/merge-patch+json",
+      body: { metadata: { annotations } }
+    })
+  )
+
+export const changeClass = (spec: unknown, name = "spc", namespace = POD.namespace) =>
+  Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "PATCH",
+      path: `${classPath(namespace)}/${name}`,
+      contentType: "application/merge-patch+json",
+      body: { spec }
+    })
+  )
+
+export const removeClass = (name = "spc", namespace = POD.namespace) =>
+  Effect.flatMap(KubernetesApi, (api) => api.request({ method: "DELETE", path: `${classPath(namespace)}/${name}` }))
+
+/** What `Driver.run` has running while rotation is on. */
+export const rotating = Effect.gen(function* () {
+  yield* Effect.forkScoped(Refresher.run(({ targetPath }) => refreshDue(targetPath)))
+  yield* Effect.forkScoped(RefreshTriggers.run())
+})
 
 export const removePodStatus = (name: string, namespace = POD.namespace) =>
   Effect.flatMap(KubernetesApi, (api) =>

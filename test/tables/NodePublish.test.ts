@@ -14,10 +14,7 @@ import { exposition } from "../../src/telemetry/PrometheusText.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
-import * as Refresher from "../../src/volume/Refresher.ts"
-import * as RefreshTriggers from "../../src/volume/RefreshTriggers.ts"
 import { INTERVAL_KEY } from "../../src/volume/Rotation.ts"
-import { refreshDue } from "../../src/volume/VolumeRefresh.ts"
 import { VolumeTable } from "../../src/volume/VolumeTable.ts"
 import * as Node from "../support/FakeNode.ts"
 
@@ -49,11 +46,8 @@ const reads = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
   )
 )
 
-/** What `Driver.run` has running while rotation is on. */
-const loops = Effect.gen(function* () {
-  yield* Effect.forkScoped(Refresher.run(({ targetPath }) => refreshDue(targetPath)))
-  yield* Effect.forkScoped(RefreshTriggers.run())
-})
+/** A few steps for each who has something to do. */
+const settle = Effect.repeat(TestClock.adjust(1), { times: 20 })
 
 /** A test of one life of the driver, on a node and an API server of its own. */
 const inWorld = <A, E, R>(
@@ -61,7 +55,7 @@ const inWorld = <A, E, R>(
   settings: Partial<DriverConfig> = {}
 ) => {
   const provider = Node.script()
-  const life = settings.rotationEnabled === true ? Effect.andThen(loops, body(provider)) : body(provider)
+  const life = settings.rotationEnabled === true ? Effect.andThen(Node.rotating, body(provider)) : body(provider)
   return life.pipe(
     Effect.scoped,
     Effect.provide(Node.driverLayer(provider, settings).pipe(Layer.provideMerge(Node.worldLayer)))
@@ -1066,6 +1060,218 @@ describe("NodePublish: refreshed by the driver's own clock", () => {
   )
 })
 
+describe("NodePublish: a republish hands over and is answered at once", () => {
+  const tokens = (token: string, expirationTimestamp: string) => ({
+    ...Node.request,
+    serviceAccountTokens: Redacted.make(JSON.stringify({ aud: { token, expirationTimestamp } }))
+  })
+
+  it.effect("while its volume is being refreshed: without waiting, and without ending the refresh", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          const answer = yield* Deferred.make<void>()
+          provider.mount = () => Effect.as(Deferred.await(answer), Node.answer("v2"))
+          yield* TestClock.adjust(FIRST_DUE)
+          assert.strictEqual(provider.calls.length, 2)
+          const republish = yield* Effect.forkChild(call(), { startImmediately: true })
+          yield* TestClock.adjust(1)
+          assert.isTrue(Exit.isSuccess(yield* Fiber.await(republish)))
+          assert.match(yield* exposition(), /outcome="due",provider="vault"\} 1\n/u)
+          yield* Deferred.succeed(answer, undefined)
+          yield* settle
+          assert.strictEqual(yield* Node.read("foo"), "secret v2")
+          assert.strictEqual(provider.calls.length, 2)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("not due: no call to the provider, no request to the API server", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call()
+          const kubernetes = yield* MemoryKubernetes
+          yield* kubernetes.resetRequests
+          for (let time = 0; time < 100; time++) yield* call()
+          assert.strictEqual(provider.calls.length, 1)
+          assert.deepStrictEqual([yield* reads, yield* writes], [0, 0])
+        }),
+      rotation
+    )
+  )
+
+  it.effect("F3 35 expired tokens are waited for, which is told; fresh ones are used at once", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call(tokens("first", "1970-01-01T00:02:00Z"))
+          yield* TestClock.adjust("1 hour")
+          assert.strictEqual(provider.calls.length, 1)
+          const kubernetes = yield* MemoryKubernetes
+          const [event, ...more] = yield* kubernetes.all("events")
+          assert.deepNestedInclude(event, { type: "Warning", reason: "MountRotationWaiting" })
+          assert.match(
+            String(event?.["message"]),
+            /tokens of the volume expired at 1970-01-01T00:02:00.000Z; .*requiresRepublish/u
+          )
+          assert.deepStrictEqual(more, [])
+          // These are no better.
+          yield* call(tokens("second", "1970-01-01T00:59:59Z"))
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(provider.calls.length, 1)
+          yield* call(tokens("third", "1970-01-01T02:00:00Z"))
+          yield* settle
+          assert.strictEqual(provider.calls.length, 2)
+          assert.include(Redacted.value(provider.calls[1]!.attributes), "third")
+        }),
+      rotation
+    )
+  )
+
+  it.effect("credentials that come while the provider is called are those of the next refresh", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass()
+          yield* call(tokens("first", "1970-01-01T02:00:00Z"))
+          provider.mount = () => Effect.delay(Effect.succeed(Node.answer("v1")), "10 seconds")
+          yield* TestClock.adjust("125 seconds")
+          yield* call(tokens("second", "1970-01-01T02:00:00Z"))
+          yield* TestClock.adjust("3 minutes")
+          assert.strictEqual(provider.calls.length, 3)
+          assert.include(Redacted.value(provider.calls[2]!.attributes), "second")
+        }),
+      rotation
+    )
+  )
+})
+
+describe("NodePublish: a provider that is asked too much", () => {
+  const throttling = Effect.fail(
+    new ProviderCallFailed({ provider: "vault", grpcCode: "UNKNOWN", details: "StatusCode=429", unanswered: false })
+  )
+  const events = Effect.flatMap(MemoryKubernetes, (kubernetes) => kubernetes.all("events"))
+  /** A first mount that meets a provider that throttles; it has ten seconds. */
+  const starting = (provider: Node.Script) =>
+    Effect.gen(function* () {
+      yield* Node.putClass()
+      const request = yield* Node.putPod()
+      yield* TestClock.adjust("1 second")
+      provider.mount = () => throttling
+      const deadline = (yield* Clock.currentTimeMillis) + 11_000
+      const first = yield* Effect.forkChild(Effect.result(call(request, deadline)), { startImmediately: true })
+      yield* Effect.repeat(TestClock.adjust("100 millis"), { times: 120 })
+      return { request, answer: yield* Fiber.join(first) }
+    })
+  const later = (seconds: number) => Effect.repeat(TestClock.adjust("100 millis"), { times: seconds * 10 })
+
+  it.effect("S11 a first mount asks less and less often, hears why, and its pod is told", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          const { answer } = yield* starting(provider)
+          if (!Result.isFailure(answer)) return assert.fail("answered OK")
+          assert.strictEqual(statusOf(answer.failure).grpcCode, "RESOURCE_EXHAUSTED")
+          assert.match(
+            answer.failure.message,
+            /"vault" was not asked within \d+ ms: it is asked too much, and said: .*429/u
+          )
+          // At once, and after about 1, 3 and 7 seconds.
+          assert.strictEqual(provider.calls.length, 4)
+          assert.deepStrictEqual(yield* mountPaths, [])
+          assert.deepStrictEqual((yield* events).map(({ reason }) => reason).sort(), ["MountFailed", "MountWaiting"])
+        }),
+      rotation
+    )
+  )
+
+  it.effect("L7 the mount goes on after its call, and the kubelet's next one finds it", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          const { request } = yield* starting(provider)
+          provider.mount = () => Effect.succeed(Node.answer("v1"))
+          yield* later(20)
+          assert.deepStrictEqual(yield* mountPaths, [request.targetPath])
+          const calls = provider.calls.length
+          yield* call(request)
+          assert.strictEqual(provider.calls.length, calls)
+          assert.strictEqual((yield* podStatuses).length, 1)
+        }),
+      rotation
+    )
+  )
+
+  const removePod = Effect.flatMap(KubernetesApi, (api) =>
+    api.request({ method: "DELETE", path: `${Node.podsPath("default")}/web` })
+  )
+  const removeDirectory = Effect.flatMap(FileSystem.FileSystem, (files) =>
+    files.remove("/var/lib/kubelet/pods", { recursive: true })
+  )
+  it.effect.each([
+    { name: "when its pod is gone", end: () => Effect.asVoid(removePod) },
+    { name: "when the kubelet has removed its directory", end: () => removeDirectory },
+    { name: "when it is unpublished", end: (request: NodePublishVolumeRequest) => unpublish(request) }
+  ])("it does not go on $name", ({ end }) =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          const { request } = yield* starting(provider)
+          yield* end(request)
+          yield* later(1)
+          provider.mount = () => Effect.succeed(Node.answer("v1"))
+          const calls = provider.calls.length
+          yield* later(60)
+          assert.strictEqual(provider.calls.length, calls)
+          assert.deepStrictEqual(yield* mountPaths, [])
+        }),
+      rotation
+    )
+  )
+
+  it.effect("a call that comes while the late mount is at work waits for it", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          const { request } = yield* starting(provider)
+          const before = provider.calls.length
+          provider.mount = () => Effect.delay(Effect.succeed(Node.answer("v1")), "5 seconds")
+          while (provider.calls.length === before) yield* later(1)
+          const next = yield* Effect.forkChild(call(request), { startImmediately: true })
+          yield* later(10)
+          assert.isTrue(Exit.isSuccess(yield* Fiber.await(next)))
+          assert.strictEqual(provider.calls.length, before + 1)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("it is forgotten five minutes after its last call", () =>
+    inWorld(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* starting(provider)
+          yield* later(320)
+          provider.mount = () => Effect.succeed(Node.answer("v1"))
+          const calls = provider.calls.length
+          yield* later(60)
+          assert.strictEqual(provider.calls.length, calls)
+        }),
+      rotation
+    )
+  )
+})
+
 describe("NodePublish: after a restart or a crash", () => {
   /** Two lives of the driver on one node. */
   const lives = <A, B, E, F, R, S>(
@@ -1075,7 +1281,7 @@ describe("NodePublish: after a restart or a crash", () => {
   ) => {
     const life = Effect.fnUntraced(function* <C, G, T>(body: (provider: Node.Script) => Effect.Effect<C, G, T>) {
       const provider = Node.script()
-      const life = settings.rotationEnabled === true ? Effect.andThen(loops, body(provider)) : body(provider)
+      const life = settings.rotationEnabled === true ? Effect.andThen(Node.rotating, body(provider)) : body(provider)
       return yield* Effect.provide(Effect.scoped(life), Layer.fresh(Node.driverLayer(provider, settings)))
     })
     return Effect.andThen(life(first), life(second)).pipe(Effect.provide(Node.worldLayer))
@@ -1114,6 +1320,26 @@ describe("NodePublish: after a restart or a crash", () => {
         assert.strictEqual((yield* podStatuses).length, 1)
         assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
       })
+    )
+  )
+
+  it.effect("without the API server at its start the driver refreshes all the same, and records it later", () =>
+    lives(
+      mounted,
+      (provider) =>
+        Effect.gen(function* () {
+          const kubernetes = yield* MemoryKubernetes
+          const isStatus = ({ path }: { readonly path: string }) => path.includes("podstatuses")
+          yield* kubernetes.failNext(isStatus, { status: 503, reason: "ServiceUnavailable" }, { applied: false })
+          yield* call()
+          provider.mount = () => Effect.succeed(Node.answer("v2"))
+          yield* TestClock.adjust(FIRST_DUE)
+          assert.strictEqual(provider.calls.length, 1)
+          assert.strictEqual(yield* Node.read("foo"), "secret v2")
+          assert.strictEqual((yield* podStatuses).length, 1)
+          assert.include(JSON.stringify(yield* podStatuses), '"version":"v2"')
+        }),
+      rotation
     )
   )
 
