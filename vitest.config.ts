@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config"
 
 // These start the real driver, and measure it: one file at a time, when everything else has ended.
-const processes = ["test/process/**/*.test.ts", "test/conformance/**/*.test.ts"]
+const processes = ["test/process/**/*.test.ts", "test/conformance/**/*.test.ts", "test/mutation/**/*.test.ts"]
 
 export default defineConfig({
   test: {

@@ -34,6 +34,8 @@ export interface InlineVolume {
 
 export interface Kubelet {
   readonly targetPath: (volume: InlineVolume) => string
+  /** What `publish` sends. */
+  readonly publishRequest: (volume: InlineVolume) => NodePublishVolumeRequest
   readonly publish: (volume: InlineVolume, timeoutMillis?: number) => Effect.Effect<string, CsiCallFailed>
   readonly unpublish: (volume: InlineVolume) => Effect.Effect<void, CsiCallFailed>
   readonly pluginInfo: Effect.Effect<{ readonly name: string; readonly vendorVersion: string }, CsiCallFailed>
@@ -95,7 +97,7 @@ export const make = (options: {
     )
     const targetPath = ({ podUid, volumeName }: InlineVolume) =>
       join(options.root, "pods", podUid, "volumes/kubernetes.io~csi", volumeName, "mount")
-    const request = (volume: InlineVolume): NodePublishVolumeRequest => ({
+    const publishRequest = (volume: InlineVolume): NodePublishVolumeRequest => ({
       volumeId: volumeIdOf(volume),
       publishContext: {},
       stagingTargetPath: "",
@@ -120,12 +122,13 @@ export const make = (options: {
     })
     return {
       targetPath,
+      publishRequest,
       publish: (volume, timeoutMillis = CALL_MILLIS) =>
         Effect.suspend(() => {
           const target = targetPath(volume)
           // The kubelet makes the parent, not the directory itself.
           mkdirSync(dirname(target), { recursive: true, mode: 0o750 })
-          const body = request(volume)
+          const body = publishRequest(volume)
           return Effect.as(
             call(
               (metadata, settings, answer) => node.nodePublishVolume(body, metadata, settings, answer),

@@ -18,6 +18,7 @@ import { Cause, Duration, Effect, Exit, Queue, Schedule, type Scope } from "effe
 import type { DriverProcess } from "../../layers/development/DriverProcess.ts"
 import * as Kubelet from "../../layers/development/Kubelet.ts"
 import * as Workbench from "../../layers/development/Workbench.ts"
+import { type Republished, republish } from "../support/RepublishLoad.ts"
 import * as ScriptedProvider from "../support/ScriptedProvider.ts"
 import * as MemoryGroup from "./MemoryGroup.ts"
 
@@ -27,6 +28,8 @@ const CONCURRENCIES = [1, 16] as const
 const STARTS = 5
 /** Two of the driver's trims, and a little: then it is at rest. */
 const REST_SECONDS = 25
+/** Of one round: some seconds at the rates that are expected. */
+const REPUBLISHES = 5_000
 const LARGE_ROUNDS = 5
 /** As much as the gRPC limit of 4 MiB lets through beside the names. */
 const LARGE_BYTES = 4 * 1024 * 1024 - 4096
@@ -46,8 +49,9 @@ const [ROUNDS = 0, CYCLES = 0] = [given.rounds, given.cycles].map((text) =>
 
 /** What driver v1.6.0 was measured at under the same load, with its two sidecars. Not measured again here. */
 const UPSTREAM = {
-  1: { publishRate: 27, publishP50: 49, unpublishRate: 260 },
-  16: { publishRate: 22, publishP50: 800, unpublishRate: 734 },
+  1: { publishRate: 27, publishP50: 49, unpublishRate: 260, republishRate: undefined },
+  16: { publishRate: 22, publishP50: 800, unpublishRate: 734, republishRate: 12 },
+  republishRequests: 3,
   residentMiB: "41-49, and 18 and 20 for its two sidecars"
 } as const
 
@@ -159,6 +163,49 @@ const measureRates = (here: World, concurrency: number) =>
     }
   })
 
+const republishFigures = ({ millis, seconds }: Republished): Figures => ({
+  ratePerSecond: millis.length / seconds,
+  p50Millis: quantile(millis, 0.5),
+  p99Millis: quantile(millis, 0.99)
+})
+
+/** Service account tokens of the usual size, so that a request is as long as those of a kubelet. */
+const TOKENS = JSON.stringify({ "": { token: "x".repeat(900), expirationTimestamp: "2099-01-01T00:00:00Z" } })
+
+/** What a kubelet does every minute or so for each volume, when the driver has nothing to do. */
+const measureRepublish = ({ bench, provider }: World) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { pid } = yield* bench.startDriver({
+        flags: ["--enable-secret-rotation=true", "--rotation-poll-interval=24h"]
+      })
+      const all = volumes("republish", VOLUMES).map((volume) => ({ ...volume, tokens: TOKENS }))
+      yield* timedEach(all, 16, bench.kubelet.publish)
+      const requests = all.map(bench.kubelet.publishRequest)
+      const round = (concurrency: number) =>
+        republish({ socket: bench.socket, pid, requests, count: REPUBLISHES, concurrency })
+      yield* round(4)
+      yield* bench.kubernetes.resetRequests
+      const asked = provider.asked.length
+      const measured = (concurrency: number) =>
+        Effect.map(
+          Effect.forEach(Array.from({ length: ROUNDS }), () => round(concurrency)),
+          (rounds) => ({
+            ...medians(rounds.map(republishFigures)),
+            best: Math.max(...rounds.map((it) => republishFigures(it).ratePerSecond)),
+            driverShare: median(rounds.map((it) => it.driverShare)),
+            ownShare: median(rounds.map((it) => it.ownShare))
+          })
+        )
+      const one = yield* measured(CONCURRENCIES[0])
+      const many = yield* measured(CONCURRENCIES[1])
+      const kubernetesRequests = yield* bench.kubernetes.requestCount({ watch: false })
+      const providerCalls = provider.asked.length - asked
+      yield* timedEach(all, 16, bench.kubelet.unpublish)
+      return { one, many, kubernetesRequests, providerCalls }
+    })
+  )
+
 const atRest = (driver: DriverProcess) =>
   Effect.map(Effect.sleep(Duration.seconds(REST_SECONDS)), () => driver.memory())
 
@@ -259,6 +306,26 @@ const rateRows = (
   ]
 }
 
+type RepublishRates = Effect.Success<ReturnType<typeof measureRepublish>>["one"]
+
+const republishRows = (c: (typeof CONCURRENCIES)[number], rates: RepublishRates) => {
+  const theirs = UPSTREAM[c].republishRate
+  return [
+    [
+      `republish of a volume that is not due, ${c} at a time`,
+      cell(rates.ratePerSecond, "/s"),
+      theirs === undefined ? "" : cell(theirs, "/s"),
+      times(rates.ratePerSecond, theirs, "more")
+    ],
+    ["  best round", cell(rates.best, "/s"), "", ""],
+    ["  p50", cell(rates.p50Millis, "ms"), "", ""],
+    ["  p99", cell(rates.p99Millis, "ms"), "", ""]
+  ]
+}
+
+const shareText = ({ driverShare, ownShare }: RepublishRates) =>
+  `driver ${(driverShare * 100).toFixed(0)} %, caller ${(ownShare * 100).toFixed(0)} % of one processor`
+
 const memoryText = ({ anonymousMiB, residentMiB }: ReturnType<DriverProcess["memory"]>) =>
   `${residentMiB.toFixed(1)} MiB resident, ${anonymousMiB.toFixed(1)} MiB anonymous`
 
@@ -289,12 +356,22 @@ const main = Effect.gen(function* () {
   yield* started.kill("SIGTERM")
   const exit = yield* started.exited
   group?.remove()
+  const republished = yield* measureRepublish(here)
   const left = yield* here.bench.mounted
 
   yield* tell(
     "",
-    ...table([["", "this driver", "upstream v1.6.0", "times better"], ...rateRows(1, one), ...rateRows(16, many)]),
+    ...table([
+      ["", "this driver", "upstream v1.6.0", "times better"],
+      ...rateRows(1, one),
+      ...rateRows(16, many),
+      ...republishRows(1, republished.one),
+      ...republishRows(16, republished.many)
+    ]),
     "",
+    `republish, requests            ${republished.kubernetesRequests} to the API server, ${republished.providerCalls} to the provider (upstream: ${UPSTREAM.republishRequests} each to the API server)`,
+    `  1 at a time                 ${shareText(republished.one)}`,
+    `  16 at a time                ${shareText(republished.many)}`,
     `start to first Probe answer   ${cell(median(starts.map((it) => it.millis)), "ms")}`,
     `resident when it answers      ${cell(median(starts.map((it) => it.residentMiB)), "MiB")}`,
     `with ${VOLUMES} volumes, at rest     ${memoryText(mounted)} (upstream: ${UPSTREAM.residentMiB})`,
@@ -316,6 +393,7 @@ const main = Effect.gen(function* () {
       starts,
       one,
       many,
+      republished,
       stall,
       mounted,
       soak,

@@ -17,7 +17,7 @@ export const PROVIDER = "scripted"
 export const POD_STATUSES = "secretproviderclasspodstatuses"
 
 /** Test code tells what it measured. */
-export const tell = (line: string): void => console.log(line)
+export const tell = (...lines: ReadonlyArray<string>): void => console.log(lines.join("\n"))
 
 export const volumeOf = (podName: string, more: Partial<InlineVolume> = {}): InlineVolume => ({
   podName,
