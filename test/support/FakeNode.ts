@@ -183,7 +183,7 @@ export const putPod = Effect.fn(function* (
 })
 
 /** @shape (pod, more of the volume context) -> the request for its volume */
-export const requestFor = (
+const requestFor = (
   { name, namespace, serviceAccountName, uid }: typeof POD,
   context: Readonly<Record<string, string>> = {}
 ): NodePublishVolumeRequest => ({

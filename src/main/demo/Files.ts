@@ -40,6 +40,9 @@ export const seenBy = (targetPath: string): ReadonlyArray<SeenFile> =>
 /** Which of the provider's answers is mounted: the name of its directory. */
 export const generationOf = (targetPath: string): string => readlinkSync(join(targetPath, "..data"))
 
+/** When that answer was mounted, in milliseconds since the epoch. */
+export const writtenMillis = (targetPath: string): number => lstatSync(join(targetPath, "..data")).mtimeMs
+
 /** The kernel's table has no links in its paths; what does not exist keeps its name. */
 const canonical = (path: string): string =>
   existsSync(path) ? realpathSync(path) : join(canonical(dirname(path)), basename(path))

@@ -4,7 +4,7 @@
  */
 import { DateTime, Effect, Schedule } from "effect"
 import * as Files from "./Files.ts"
-import { ROTATION_MILLIS, type Stage, VOLUME } from "./Stage.ts"
+import { ROTATION_MILLIS, type Stage } from "./Stage.ts"
 import type { Terminal } from "./Terminal.ts"
 
 const everySecond = Schedule.spaced("1 second")
@@ -30,7 +30,7 @@ export const keep = Effect.fnUntraced(function* (stage: Stage, terminal: Termina
   )
   let shown = JSON.stringify(Files.seenBy(stage.target))
   const once = Effect.gen(function* () {
-    const failure = yield* stage.kubelet.publish(VOLUME).pipe(
+    const failure = yield* stage.kubelet.publish(stage.volume).pipe(
       Effect.as(undefined),
       Effect.catchTag("CsiCallFailed", ({ grpcCode, message }) => Effect.succeed(`${grpcCode}: ${message}`))
     )

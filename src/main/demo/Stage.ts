@@ -11,6 +11,7 @@ import * as DevelopmentProvider from "../../../layers/development/DevelopmentPro
 import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
 import * as PlainMounter from "../../../layers/development/PlainMounter.ts"
 import * as Workbench from "../../../layers/development/Workbench.ts"
+import * as Resource from "../../reconciler/Resource.ts"
 import { same } from "./Check.ts"
 import * as Files from "./Files.ts"
 import { get } from "./Http.ts"
@@ -37,13 +38,37 @@ export const PARAMETERS = {
   })
 }
 
-export const VOLUME: InlineVolume = {
-  podName: "web-0",
-  podNamespace: NAMESPACE,
-  podUid: "0f0e3c5a-5f0b-4f5e-9a43-6d1f3a2b7c11",
-  volumeName: "secrets",
-  secretProviderClass: CLASS
-}
+const VOLUME = { podName: "web-0", podNamespace: NAMESPACE, volumeName: "secrets", secretProviderClass: CLASS }
+const WITHOUT_CLASS = { ...VOLUME, podName: "lost-0", secretProviderClass: "no-such-class" }
+const WITHOUT_PROVIDER = { ...VOLUME, podName: "early-0", secretProviderClass: "vault-secrets" }
+
+/** Creates the pod of a volume, and gives the volume the uid that the API server has made for it. */
+const createPod = ({ api }: Workbench.Workbench, volume: typeof VOLUME) =>
+  api
+    .request({
+      method: "POST",
+      path: Resource.pathOf(Resource.pods, NAMESPACE),
+      body: {
+        apiVersion: "v1",
+        kind: "Pod",
+        metadata: { name: volume.podName, namespace: NAMESPACE },
+        spec: {
+          nodeName: Workbench.NODE_NAME,
+          containers: [{ name: "app", image: "app", volumeMounts: [{ name: "secrets", mountPath: "/secrets" }] }],
+          volumes: [
+            {
+              name: volume.volumeName,
+              csi: {
+                driver: DRIVER_NAME,
+                readOnly: true,
+                volumeAttributes: { secretProviderClass: volume.secretProviderClass }
+              }
+            }
+          ]
+        }
+      }
+    })
+    .pipe(Effect.map((body): InlineVolume => ({ ...volume, podUid: Resource.metadataOf(body).uid ?? "" })))
 
 const newestOf = (directory: string): number =>
   Math.max(
@@ -68,7 +93,7 @@ export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreRe
   const entry = entryOf(mountsAreReal)
 
   const workbench = yield* terminal.step(
-    "a Kubernetes API listens on the loopback address",
+    "a Kubernetes API with three pods listens on the loopback address",
     Effect.gen(function* () {
       const made = yield* Workbench.make({
         entry: entry.path,
@@ -77,7 +102,10 @@ export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreRe
       })
       const { status } = yield* get(`${made.kubernetesUrl}/api/v1/namespaces/${NAMESPACE}/pods`)
       yield* same("status of a request without a token", status, 401)
-      return made
+      const volume = yield* createPod(made, VOLUME)
+      const withoutClass = yield* createPod(made, WITHOUT_CLASS)
+      const withoutProvider = yield* createPod(made, WITHOUT_PROVIDER)
+      return { ...made, volume, withoutClass, withoutProvider }
     }),
     ({ directory, kubernetesUrl }) => [kubernetesUrl, `everything else is below ${directory}`]
   )
@@ -137,7 +165,7 @@ export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreRe
     healthUrl,
     secretsDirectory,
     registrationSocket: join(workbench.registrationDirectory, `${DRIVER_NAME}-reg.sock`),
-    target: workbench.kubelet.targetPath(VOLUME)
+    target: workbench.kubelet.targetPath(workbench.volume)
   }
 })
 

@@ -4,11 +4,12 @@
  */
 import { writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { Effect, Schedule, Schema } from "effect"
+import { Clock, Effect, Schedule, Schema } from "effect"
 import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
 import { register } from "../../../layers/development/KubeletRegistration.ts"
 import { NODE_NAME } from "../../../layers/development/Workbench.ts"
 import { parseMountInfo } from "../../../layers/real/LinuxMounter.ts"
+import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../ports/KubernetesApi.ts"
 import * as Resource from "../../reconciler/Resource.ts"
 import { holds, present, same, Unexpected } from "./Check.ts"
@@ -24,8 +25,7 @@ import {
   PROVIDER,
   ROTATION_MILLIS,
   SECRETS,
-  type Stage,
-  VOLUME
+  type Stage
 } from "./Stage.ts"
 
 interface StepFailure {
@@ -40,30 +40,21 @@ export interface Step {
 
 /** For what happens soon, but not at once. */
 const soon = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(60)])
+/** For what is timed. */
+const often = Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(300)])
 
 const ROTATED = { ...SECRETS, password: "Tr0ub4dor&3" }
-
-const WITHOUT_CLASS: InlineVolume = {
-  ...VOLUME,
-  podName: "lost-0",
-  podUid: "1b1f6a0e-0a57-4b7c-8f4e-2f6d5f0c9d22",
-  secretProviderClass: "no-such-class"
-}
-const WITHOUT_PROVIDER: InlineVolume = {
-  ...VOLUME,
-  podName: "early-0",
-  podUid: "2c2e7b1f-1b68-4c8d-9a5f-3a7e6a1dae33",
-  secretProviderClass: "vault-secrets"
-}
+const REVOKED = { ...SECRETS, password: "made after a leak" }
 
 // ---- looking
 
-const podStatusName = `${VOLUME.podName}-${NAMESPACE}-${CLASS}`
+const podStatusName = ({ volume }: Stage) => `${volume.podName}-${NAMESPACE}-${CLASS}`
 
 const onKubernetes = <A, E>(stage: Stage, request: Effect.Effect<A, E, KubernetesApi>): Effect.Effect<A, E> =>
   Effect.provideService(request, KubernetesApi, stage.api)
 
-const readStatus = (stage: Stage) => onKubernetes(stage, Resource.get(Resource.podStatuses, NAMESPACE, podStatusName))
+const readStatus = (stage: Stage) =>
+  onKubernetes(stage, Resource.get(Resource.podStatuses, NAMESPACE, podStatusName(stage)))
 
 const versionsIn = (status: Effect.Success<ReturnType<typeof readStatus>>): Readonly<Record<string, string>> =>
   Object.fromEntries((status.status?.objects ?? []).map(({ id = "", version = "" }) => [id, version]))
@@ -115,8 +106,8 @@ const refused = (stage: Stage, volume: InlineVolume) =>
     )
   )
 
-const changePassword = (stage: Stage) =>
-  Effect.sync(() => writeFileSync(join(stage.secretsDirectory, "password"), ROTATED.password))
+const changePassword = (stage: Stage, { password }: typeof ROTATED) =>
+  Effect.sync(() => writeFileSync(join(stage.secretsDirectory, "password"), password))
 
 /** Long lines of text, for reading. */
 const wrapped = (text: string): ReadonlyArray<string> =>
@@ -141,42 +132,22 @@ const registerDriver = (stage: Stage) =>
     return [`${info.type} ${info.name} at ${info.endpoint}`, `node ${nodeId}   /readyz: ${body}`]
   })
 
-const createObjects = (stage: Stage) =>
+const createClasses = (stage: Stage) =>
   Effect.gen(function* () {
     yield* stage.putClass(NAMESPACE, CLASS, PROVIDER, PARAMETERS)
-    yield* stage.putClass(NAMESPACE, WITHOUT_PROVIDER.secretProviderClass, "vault", { objects: "password" })
-    for (const { podName, podUid, secretProviderClass } of [VOLUME, WITHOUT_CLASS, WITHOUT_PROVIDER]) {
-      yield* stage.api.request({
-        method: "POST",
-        path: Resource.pathOf(Resource.pods, NAMESPACE),
-        body: {
-          apiVersion: "v1",
-          kind: "Pod",
-          metadata: { name: podName, namespace: NAMESPACE, uid: podUid },
-          spec: {
-            nodeName: NODE_NAME,
-            containers: [{ name: "app", image: "app", volumeMounts: [{ name: "secrets", mountPath: "/secrets" }] }],
-            volumes: [
-              {
-                name: VOLUME.volumeName,
-                csi: { driver: DRIVER_NAME, readOnly: true, volumeAttributes: { secretProviderClass } }
-              }
-            ]
-          }
-        }
-      })
-    }
+    yield* stage.putClass(NAMESPACE, stage.withoutProvider.secretProviderClass, "vault", { objects: "password" })
     const found = yield* onKubernetes(stage, Resource.get(Resource.secretProviderClasses, NAMESPACE, CLASS))
     yield* same("the class as stored", found.spec, { provider: PROVIDER, parameters: PARAMETERS })
+    const { podName, volumeName } = stage.volume
     return [
       `SecretProviderClass ${NAMESPACE}/${CLASS}: provider ${PROVIDER}`,
-      `Pod ${NAMESPACE}/${VOLUME.podName}: volume ${VOLUME.volumeName} of ${DRIVER_NAME}`
+      `Pod ${NAMESPACE}/${podName} asks for it: volume ${volumeName} of ${DRIVER_NAME}`
     ]
   })
 
 const publish = (stage: Stage) =>
   Effect.gen(function* () {
-    yield* same("the target path as the driver answered", yield* stage.kubelet.publish(VOLUME), stage.target)
+    yield* same("the target path as the driver answered", yield* stage.kubelet.publish(stage.volume), stage.target)
     const lines = Files.mountLines(stage.target)
     if (!stage.mountsAreReal) {
       yield* same("mounts", lines, [])
@@ -212,17 +183,17 @@ const readPodStatus = (stage: Stage) =>
     const found = yield* readStatus(stage)
     const { objects = [], ...rest } = found.status ?? {}
     yield* same("status of the volume", rest, {
-      podName: VOLUME.podName,
+      podName: stage.volume.podName,
       secretProviderClassName: CLASS,
       mounted: true,
       targetPath: stage.target
     })
     yield* same("one version per secret", objects.length, Object.keys(SECRETS).length)
     yield* same("owned by", found.metadata.ownerReferences, [
-      { apiVersion: "v1", kind: "Pod", name: VOLUME.podName, uid: VOLUME.podUid }
+      { apiVersion: "v1", kind: "Pod", name: stage.volume.podName, uid: stage.volume.podUid }
     ])
     return [
-      `SecretProviderClassPodStatus ${NAMESPACE}/${podStatusName}, owned by pod ${VOLUME.podName}`,
+      `SecretProviderClassPodStatus ${NAMESPACE}/${podStatusName(stage)}, owned by pod ${stage.volume.podName}`,
       ...Object.entries(rest).map(([field, value]) => `${field}: ${value}`),
       ...objects.map(({ id, version }) => `object ${id}: version ${version}`)
     ]
@@ -231,8 +202,8 @@ const readPodStatus = (stage: Stage) =>
 const republishEarly = (stage: Stage) =>
   Effect.gen(function* () {
     const generation = Files.generationOf(stage.target)
-    yield* changePassword(stage)
-    yield* stage.kubelet.publish(VOLUME)
+    yield* changePassword(stage, ROTATED)
+    yield* stage.kubelet.publish(stage.volume)
     const files = Files.seenBy(stage.target)
     yield* same("contents before the refresh is due", contentsOf(files), SECRETS)
     yield* same("generation of the files", Files.generationOf(stage.target), generation)
@@ -248,35 +219,63 @@ const REFRESH_MILLIS = 500
 const refreshWhenDue = (stage: Stage) =>
   Effect.gen(function* () {
     const before = { generation: Files.generationOf(stage.target), versions: versionsIn(yield* readStatus(stage)) }
+    const mounted = Files.writtenMillis(stage.target)
     // The first interval is longer by up to a tenth, so that volumes that were mounted together come apart.
-    yield* Effect.sleep(ROTATION_MILLIS * 1.1 + REFRESH_MILLIS)
+    const latest = ROTATION_MILLIS * 1.1 + REFRESH_MILLIS
+    yield* Effect.sleep(mounted + latest - (yield* Clock.currentTimeMillis))
     const files = Files.seenBy(stage.target)
     yield* same("contents after the refresh", contentsOf(files), ROTATED)
+    const took = Files.writtenMillis(stage.target) - mounted
+    yield* same(`not before ${ROTATION_MILLIS} ms`, took >= ROTATION_MILLIS, true)
     const after = { generation: Files.generationOf(stage.target), versions: versionsIn(yield* readStatus(stage)) }
     yield* same("a generation of its own", after.generation !== before.generation, true)
     const changed = Object.keys(after.versions).filter((id) => after.versions[id] !== before.versions[id])
     yield* same("number of new versions in the pod status", changed.length, 1)
     return [
+      `${(took / 1_000).toFixed(1)} s after the mount, without a republish:`,
       ...showFiles(files),
       `..data: ${before.generation} -> ${after.generation}`,
       ...changed.map((id) => `version of ${id}: ${before.versions[id]} -> ${after.versions[id]}`)
     ]
   })
 
+/** Promised for a refresh that is asked for. */
+const ASKED_MILLIS = 1_000
+
+const refreshOnDemand = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* changePassword(stage, REVOKED)
+    const path = Resource.pathOf(Resource.pods, NAMESPACE, stage.volume.podName)
+    const body = { metadata: { annotations: { [FORCE_REFRESH_KEY]: "after-the-leak" } } }
+    const started = yield* Clock.currentTimeMillis
+    yield* stage.api.request({ method: "PATCH", path, contentType: "application/merge-patch+json", body })
+    const arrived = Effect.suspend(() =>
+      same("contents after the refresh", contentsOf(Files.seenBy(stage.target)), REVOKED)
+    )
+    yield* Effect.retry(arrived, often)
+    const took = (yield* Clock.currentTimeMillis) - started
+    yield* same(`within ${ASKED_MILLIS} ms`, took <= ASKED_MILLIS, true)
+    return [
+      `kubectl annotate pod ${stage.volume.podName} ${FORCE_REFRESH_KEY}=after-the-leak`,
+      `in the volume after ${took} ms, though it was not due for some seconds:`,
+      ...showFiles(Files.seenBy(stage.target))
+    ]
+  })
+
 const failWithoutClass = (stage: Stage) =>
   Effect.gen(function* () {
-    const { grpcCode, message } = yield* refused(stage, WITHOUT_CLASS)
+    const { grpcCode, message } = yield* refused(stage, stage.withoutClass)
     yield* same("gRPC code", grpcCode, "UNKNOWN")
     yield* holds("error text", message, `failed to get secretproviderclass ${NAMESPACE}/no-such-class`, "remedy:")
-    yield* same("what is left of the volume", leftOf(stage, WITHOUT_CLASS), nothing)
-    const event = yield* eventFor(stage, WITHOUT_CLASS.podName)
+    yield* same("what is left of the volume", leftOf(stage, stage.withoutClass), nothing)
+    const event = yield* eventFor(stage, stage.withoutClass.podName)
     yield* holds("the Event", event.message, "no-such-class")
-    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${WITHOUT_CLASS.podName}: ${event.reason}`]
+    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${stage.withoutClass.podName}: ${event.reason}`]
   })
 
 const failWithoutProvider = (stage: Stage) =>
   Effect.gen(function* () {
-    const { grpcCode, message } = yield* refused(stage, WITHOUT_PROVIDER)
+    const { grpcCode, message } = yield* refused(stage, stage.withoutProvider)
     yield* same("gRPC code", grpcCode, "UNKNOWN")
     yield* holds(
       "error text",
@@ -286,10 +285,10 @@ const failWithoutProvider = (stage: Stage) =>
       `${PROVIDER}.sock`,
       "remedy: install the provider"
     )
-    yield* same("what is left of the volume", leftOf(stage, WITHOUT_PROVIDER), nothing)
-    const event = yield* eventFor(stage, WITHOUT_PROVIDER.podName)
+    yield* same("what is left of the volume", leftOf(stage, stage.withoutProvider), nothing)
+    const event = yield* eventFor(stage, stage.withoutProvider.podName)
     yield* holds("the Event", event.message, "provider not found")
-    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${WITHOUT_PROVIDER.podName}: ${event.reason}`]
+    return [`${grpcCode}:`, ...wrapped(message), `Event on pod ${stage.withoutProvider.podName}: ${event.reason}`]
   })
 
 /** What the calls so far have to have counted: series, labels, value. */
@@ -297,10 +296,10 @@ const COUNTS: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, 
   ["node_publish_total", { provider: PROVIDER }, 2],
   ["node_publish_error_total", { error_type: "SecretProviderClassNotFound" }, 1],
   ["node_publish_error_total", { error_type: "FailedToLookupProviderGRPCClient", provider: "vault" }, 1],
-  ["rotation_reconcile_total", { provider: PROVIDER, rotated: "true" }, 1],
+  ["rotation_reconcile_total", { provider: PROVIDER, rotated: "true" }, 2],
   ["secrets_store_publish_outcomes_total", { outcome: "mounted", provider: PROVIDER }, 1],
   ["secrets_store_publish_outcomes_total", { outcome: "not_due", provider: PROVIDER }, 1],
-  ["secrets_store_provider_requests_total", { grpc_code: "OK", provider: PROVIDER }, 2]
+  ["secrets_store_provider_requests_total", { grpc_code: "OK", provider: PROVIDER }, 3]
 ]
 
 const readMetrics = (stage: Stage) =>
@@ -314,7 +313,7 @@ const readMetrics = (stage: Stage) =>
     )
     yield* same(
       "secrets on the metrics page",
-      [SECRETS.password, ROTATED.password].filter((secret) => body.includes(secret)),
+      [SECRETS.password, ROTATED.password, REVOKED.password].filter((secret) => body.includes(secret)),
       []
     )
     return [stage.metricsUrl, ...COUNTS.flatMap(([series, labels]) => linesOf(body, series, labels))]
@@ -322,9 +321,9 @@ const readMetrics = (stage: Stage) =>
 
 const unpublish = (stage: Stage) =>
   Effect.gen(function* () {
-    yield* stage.kubelet.unpublish(VOLUME)
-    yield* same("what is left of the volume", leftOf(stage, VOLUME), nothing)
-    yield* stage.kubelet.unpublish(VOLUME)
+    yield* stage.kubelet.unpublish(stage.volume)
+    yield* same("what is left of the volume", leftOf(stage, stage.volume), nothing)
+    yield* stage.kubelet.unpublish(stage.volume)
     return ["no mount, no directory; unpublishing once more is no error"]
   })
 
@@ -339,7 +338,7 @@ const stop = (stage: Stage) =>
     yield* same("sockets", sockets, [])
     yield* same(
       "secrets in the driver's log",
-      [SECRETS.password, ROTATED.password].filter((secret) => driver.output().includes(secret)),
+      [SECRETS.password, ROTATED.password, REVOKED.password].filter((secret) => driver.output().includes(secret)),
       []
     )
     return ["exit code 0, no process, no socket, no secret in its log"]
@@ -348,12 +347,13 @@ const stop = (stage: Stage) =>
 /** Up to here the volume is mounted and the driver runs. */
 export const SHOWING: ReadonlyArray<Step> = [
   { title: "the kubelet finds the driver's registration socket and registers it", run: registerDriver },
-  { title: "a SecretProviderClass and pods that ask for secrets are created", run: createObjects },
+  { title: "the SecretProviderClass that the first pod asks for is created", run: createClasses },
   { title: "the kubelet publishes the volume of the first pod", run: publish },
   { title: "the pod sees its secrets as files", run: readFiles },
   { title: "the pod status says which versions are mounted", run: readPodStatus },
   { title: "a changed secret is not fetched before it is due", run: republishEarly },
   { title: "once due, the driver brings the new secret by itself, all files at once", run: refreshWhenDue },
+  { title: "a refresh that is asked for by an annotation comes at once", run: refreshOnDemand },
   { title: "a pod that names a missing class is told so, and what to do", run: failWithoutClass },
   { title: "a pod whose provider is not installed is told where it was looked for", run: failWithoutProvider },
   { title: "the metrics count all of this", run: readMetrics }
