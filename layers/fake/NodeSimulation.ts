@@ -7,6 +7,7 @@
  */
 import { Clock, Context, Effect, FileSystem, Layer } from "effect"
 import type { DriverConfig } from "../../schemas/Config.ts"
+import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
 import { PluginRegistry } from "../../src/ports/PluginRegistry.ts"
@@ -22,7 +23,7 @@ import { type Chance, make as makeChance } from "./simulation/Chance.ts"
 import { drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, NODE_NAME, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
 import { Referee, type Violation } from "./simulation/Referee.ts"
 import { ALWAYS, PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume, sourceOf } from "./simulation/Volume.ts"
@@ -61,6 +62,7 @@ const ROTATION_MILLIS = 2 * MINUTE
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 /** A volume becomes due just after a republish; the provider and the disk take their time. */
 const NEWEST_WITHIN_MILLIS = ROTATION_MILLIS + REPUBLISH_MILLIS_MAX + MINUTE / 2
+const ASKED_WITHIN_MILLIS = 10_000
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 const GONE_WITHIN_MILLIS = MINUTE
@@ -71,7 +73,7 @@ const GARBAGE_MILLIS = 30_000
 const configOf = (rotationEnabled: boolean): DriverConfig => ({
   endpoint: "unix:///csi/csi.sock",
   driverName: "secrets-store.csi.k8s.io",
-  nodeId: "node-1",
+  nodeId: NODE_NAME,
   logFormatJson: false,
   verbosity: 5,
   providerDirectories: ["/providers"],
@@ -116,7 +118,8 @@ const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
           provider: chance.oneOf(PROVIDERS),
           filesMax: chance.below(7),
           flips: chance.happens(0.3),
-          generation: 1
+          generation: 1,
+          askedMillis: Number.NEGATIVE_INFINITY
         }
       ])
     )
@@ -131,7 +134,8 @@ const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>):
       serviceAccountName: `${name}-account`,
       volumes: Array.from({ length: 1 + chance.below(2) }, (_, index) => ({
         name: `volume-${index}`,
-        class: chance.oneOf(own)
+        class: chance.oneOf(own),
+        isPinned: chance.happens(0.2)
       }))
     }))
   })
@@ -282,7 +286,11 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     const reboot = Effect.gen(function* () {
       faults.note("reboot")
       yield* lives.kill
-      for (const volume of current()) if (volume.state === "Published") volume.state = "Publishing"
+      for (const volume of current()) {
+        if (volume.state === "Published") volume.state = "Publishing"
+        // Its content is gone, so that there is nothing left to keep.
+        volume.mayChange = true
+      }
       yield* node.reboot
     })
 
@@ -291,6 +299,35 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
       faults.note("Providers.locate")
       yield* installed.remove(provider)
       yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(install(provider)))
+    })
+
+    const providerThrottles = Effect.gen(function* () {
+      const provider = chance.oneOf(PROVIDERS)
+      faults.note("Providers throttle")
+      faults.throttling.add(provider)
+      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
+        Effect.ensuring(Effect.sync(() => faults.throttling.delete(provider)))
+      )
+    })
+
+    let wishes = 0
+    /** Somebody wants a pod's volumes, or those of a class, refreshed now. */
+    const ask = Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      if (current().length === 0) return Effect.void
+      wishes += 1
+      history.count("wishes")
+      const volume = chance.oneOf(current())
+      if (chance.happens(0.5)) return kubelet.askForRefresh(volume.pod, `wish ${wishes}`)
+      volume.class.askedMillis = now
+      for (const other of current()) if (other.class === volume.class) other.mayChange = true
+      return Effect.ignore(
+        api.request({
+          method: "PATCH",
+          path: `${classPath(volume.class.namespace)}/${volume.class.name}`,
+          contentType: "application/merge-patch+json",
+          body: { metadata: { annotations: { [FORCE_REFRESH_KEY]: `wish ${wishes}` } } }
+        })
+      )
     })
 
     const outage = Effect.gen(function* () {
@@ -339,6 +376,8 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         every(chance, plan.stopEveryMillis, stop),
         every(chance, plan.rebootEveryMillis, reboot),
         every(chance, plan.providerGoneEveryMillis, providerGone),
+        every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
+        every(chance, 5 * MINUTE, ask),
         every(chance, plan.apiOutageEveryMillis, outage),
         every(chance, plan.watchCutEveryMillis, watchCut),
         every(chance, plan.classBrokenEveryMillis, classBroken),
@@ -366,6 +405,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
 
     history.note("faults end")
     faults.active = false
+    faults.throttling.clear()
     lives.spare()
     kubelet.calm()
     yield* control.setLatencyMillis(0)
@@ -377,9 +417,19 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
       for (const it of classes.values()) it.generation += 1
       history.note("new generations")
       yield* Effect.sleep(NEWEST_WITHIN_MILLIS)
-      for (const volume of current()) {
+      for (const volume of current().filter(({ isPinned }) => !isPinned)) {
         const view = witness.look(volume)
         referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: NEWEST_WITHIN_MILLIS })
+      }
+
+      for (const it of classes.values()) it.generation += 1
+      history.note("new generations, which are asked for")
+      const pods = new Map(current().map(({ pod }) => [pod.uid, pod]))
+      for (const pod of pods.values()) yield* kubelet.askForRefresh(pod, "at the end")
+      yield* Effect.sleep(ASKED_WITHIN_MILLIS)
+      for (const volume of current().filter((it) => kubelet.hasPodObject(it))) {
+        const view = witness.look(volume)
+        referee.check(Invariants.askedForArrives, { volume, view, withinMillis: ASKED_WITHIN_MILLIS })
       }
     }
 

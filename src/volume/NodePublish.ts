@@ -12,6 +12,7 @@ import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import type { MountFailed } from "../../schemas/errors/MountFailed.ts"
 import {
   ContentNotMounted,
+  PodStatusNotWritten,
   type PublishFailed,
   TargetNotCreated,
   TargetNotMounted
@@ -115,7 +116,8 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
   const { interval } = yield* intervalOf(volume, found?.metadata.annotations?.[Rotation.INTERVAL_KEY])
   const changedMillis = before?.lastSuccessMillis ?? (yield* MountedFiles.lastChange(targetPath)) ?? 0
   // A clock that was set back has left times that are still to come.
-  const lastSuccessMillis = Math.min(changedMillis, yield* Clock.currentTimeMillis)
+  const nowMillis = yield* Clock.currentTimeMillis
+  const lastSuccessMillis = Math.min(changedMillis, nowMillis)
   const remembered = (objectVersions: ReadonlyArray<ObjectVersion>): VolumeRecord => ({
     volumeId: request.volumeId,
     targetPath,
@@ -135,11 +137,20 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
     ...before,
     request
   })
+  const examine = yield* RefreshTriggers.examiner
   return yield* PodStatus.find({ pod, secretProviderClassName: className, targetPath }).pipe(
     Effect.map((status) => {
       if (status === undefined) return { record: "Unrecorded", known: remembered([]) } as const
       const { honoured, name, objectVersions } = status
-      const known = { ...remembered(objectVersions), objectVersions, podStatusName: name, honoured, wanted: honoured }
+      const recorded = {
+        ...remembered(objectVersions),
+        objectVersions,
+        podStatusName: name,
+        honoured,
+        wanted: honoured
+      }
+      // What is asked for now is compared with what was done.
+      const { record: known } = examine(recorded, nowMillis)
       table.set(known)
       return { record: "Recorded", known } as const
     }),
@@ -148,7 +159,7 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
     Effect.catchTag("KubernetesApiFailed", (cause) =>
       Effect.gen(function* () {
         yield* Effect.logWarning("pod status of a mounted volume is not known", { [LogKeys.error]: cause.message })
-        const known = remembered(before?.objectVersions ?? [])
+        const known = remembered([])
         table.set(known)
         return { record: "Unknown", known } as const
       })
@@ -189,11 +200,10 @@ const mountAndFill = Effect.fnUntraced(function* (
   found: { readonly leftover: boolean; readonly mayBeRecorded: boolean },
   tell: Tell
 ) {
-  const asked = yield* RefreshTriggers.askedNow(volume.pod, volume.className)
   const { mayBeRecorded } = found
   yield* Effect.acquireUseRelease(
     mountTarget(volume, found.leftover),
-    () => fill(volume, { usableClass, known: undefined, mayBeRecorded, asked }, tell),
+    () => fill(volume, { usableClass, known: undefined, mayBeRecorded }, tell),
     (_, exit) => (exit._tag === "Success" ? Effect.void : undo(volume.targetPath))
   )
 })
@@ -293,22 +303,49 @@ const mountLate = Effect.fn("NodePublish.mountLate")(
 
 // ---- the call
 
-/** Newer content for a volume that a crash has left unrecorded; what goes wrong leaves its files. */
-const complete = Effect.fn("NodePublish.complete")(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
-  const { returnRotationErrors } = yield* Settings
+/** Records what is mounted as it is, for a volume whose content is not to change, whatever its versions were. */
+const recordAsItIs = Effect.fnUntraced(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
+  const { className, pod, targetPath } = volume
+  const { nodeId } = yield* Settings
+  const table = yield* VolumeTable
+  // What was asked for before it was recorded is not to change it afterwards.
+  const { asked } = yield* readClass(volume, progress)
+  const wished = yield* RefreshTriggers.askedNow(pod, className)
+  const honoured = { pod: wished.pod, secretProviderClass: asked }
+  const { name } = yield* PodStatus.record({
+    nodeId,
+    pod,
+    secretProviderClassName: className,
+    targetPath,
+    objectVersions: known.objectVersions,
+    honoured,
+    knownName: undefined
+  }).pipe(Effect.mapError((reason) => new PodStatusNotWritten({ pod: podKey(pod), reason })))
+  table.set({ ...known, podStatusName: name, honoured, wanted: honoured })
+})
+
+/** Fetches once more what a crash has left unrecorded, and records it. */
+const fetchAgain = Effect.fnUntraced(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
   const budget = yield* ProviderBudget
-  const completing = Effect.gen(function* () {
-    const usableClass = yield* readClass(volume, progress)
-    const asked = yield* RefreshTriggers.askedNow(volume.pod, volume.className)
-    const className = `${volume.pod.namespace}/${volume.className}`
-    const waitMillis = yield* remainingMillis(volume)
-    yield* budget.run({ provider: usableClass.content.provider, kind: "Mount", className, waitMillis }, (tell) =>
-      refill(volume, { usableClass, known, mayBeRecorded: false, asked }, tell)
+  const usableClass = yield* readClass(volume, progress)
+  const className = `${volume.pod.namespace}/${volume.className}`
+  const waitMillis = yield* remainingMillis(volume)
+  yield* budget
+    .run({ provider: usableClass.content.provider, kind: "Mount", className, waitMillis }, (tell) =>
+      refill(volume, { usableClass, known, mayBeRecorded: false }, tell)
     )
-  }).pipe(
-    Effect.catchTag("ProviderBusy", (reason) => Effect.fail(new ContentNotMounted({ pod: podKey(volume.pod), reason })))
-  )
-  yield* completing.pipe(
+    .pipe(
+      Effect.catchTag("ProviderBusy", (reason) =>
+        Effect.fail(new ContentNotMounted({ pod: podKey(volume.pod), reason }))
+      )
+    )
+})
+
+/** A volume that a crash has left unrecorded: its files are complete. What goes wrong leaves them. */
+const complete = Effect.fn("NodePublish.complete")(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
+  const { returnRotationErrors, rotationEnabled } = yield* Settings
+  const keepsItsContent = !rotationEnabled || known.schedule.interval._tag === "Frozen"
+  yield* (keepsItsContent ? recordAsItIs(volume, known, progress) : fetchAgain(volume, known, progress)).pipe(
     Effect.tapError((failure) => postpone(volume.targetPath, known, failure, progress)),
     // A kubelet without the fix for its issue 121271 would take an error for a lost volume (Q18).
     Effect.catchIf(

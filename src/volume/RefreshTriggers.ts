@@ -94,7 +94,8 @@ export interface Decision {
 export const decide = (record: VolumeRecord, observed: Observed, rules: Rules, nowMillis: number): Decision => {
   const held = observed.secretProviderClass
   const wanted = askedBy(observed, record.wanted)
-  const isAsked = asksMore(wanted, record.wanted, record.honoured)
+  // Of a volume whose pod status could not be read it is not known which wishes have been fulfilled.
+  const isAsked = record.podStatusName !== undefined && asksMore(wanted, record.wanted, record.honoured)
   const seen = held._tag === "Held" ? contentOf(held.object) : record.classSeen
   const isEdited =
     rules.refreshOnClassChange &&

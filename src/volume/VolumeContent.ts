@@ -20,8 +20,7 @@ import {
   SecretProviderClassUnavailable,
   TargetNotInspected
 } from "../../schemas/errors/PublishFailed.ts"
-import type { Asked } from "../../schemas/ForceRefresh.ts"
-import { sameAsked } from "../../schemas/ForceRefresh.ts"
+import { FORCE_REFRESH_KEY, sameAsked } from "../../schemas/ForceRefresh.ts"
 import type { MountResponse, ObjectVersion } from "../../schemas/Provider.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import { Mounter } from "../ports/Mounter.ts"
@@ -54,6 +53,8 @@ export interface UsableClass {
   readonly content: ClassContent
   /** Its own wish for the interval of its volumes, as it is written. */
   readonly interval: string | undefined
+  /** What its annotation asks for; a provider that is asked with this class has been asked for that. */
+  readonly asked: string
 }
 
 /** @shape (class) -> UsableClass or what is missing; 2.7 #13-14 */
@@ -70,7 +71,12 @@ const usable = (
     })
   if (provider === "") return missing("provider")
   if (Object.keys(parameters).length === 0) return missing("parameters")
-  return { content: { provider, parameters }, interval: found.metadata.annotations?.[Rotation.INTERVAL_KEY] }
+  const { annotations = {} } = found.metadata
+  return {
+    content: { provider, parameters },
+    interval: annotations[Rotation.INTERVAL_KEY],
+    asked: annotations[FORCE_REFRESH_KEY] ?? ""
+  }
 }
 
 /** @shape (provider, response) -> the versions, one per id, the last one winning; 3.4 #2-4 */
@@ -227,8 +233,6 @@ export interface Filling {
   readonly known: VolumeRecord | undefined
   /** Another life of the driver may have recorded the volume, under a name that this one does not know. */
   readonly mayBeRecorded: boolean
-  /** What had been asked for before the provider is called. */
-  readonly asked: Asked
 }
 
 /** Puts a volume into the table, with what has come for it meanwhile: credentials, and wishes for one more refresh. */
@@ -249,10 +253,13 @@ const commit = Effect.fnUntraced(function* (record: VolumeRecord) {
  */
 export const fill = Effect.fnUntraced(function* (
   volume: Volume,
-  { asked, known, mayBeRecorded, usableClass }: Filling,
+  { known, mayBeRecorded, usableClass }: Filling,
   tell: Tell
 ) {
   const { pod, targetPath, className } = volume
+  // Before the provider is called: what is asked for while it answers is not in its answer.
+  const wished = yield* RefreshTriggers.askedNow(pod, className, known?.wanted)
+  const asked = { pod: wished.pod, secretProviderClass: usableClass.asked }
   const { content } = usableClass
   const { nodeId } = yield* Settings
   const { objectVersions, response } = yield* fetch(volume, content, known?.objectVersions ?? [], tell)

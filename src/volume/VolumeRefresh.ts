@@ -11,7 +11,6 @@ import { decideRefresh } from "./Decision.ts"
 import { ProviderBudget, type Tell } from "./ProviderBudget.ts"
 import { type Progress, progressOf, refreshEnded, tellPod } from "./PublishReport.ts"
 import { check, podKey, type Volume } from "./PublishRequest.ts"
-import * as RefreshTriggers from "./RefreshTriggers.ts"
 import * as Rotation from "./Rotation.ts"
 import { Settings } from "./Settings.ts"
 import { expiryMillis } from "./Tokens.ts"
@@ -62,9 +61,8 @@ const turn = Effect.fnUntraced(function* (targetPath: string, progress: Progress
     case "Refresh": {
       const nanos = yield* Clock.monotonicTimeNanos
       const usableClass = yield* readClass(volume, progress)
-      const asked = yield* RefreshTriggers.askedNow(volume.pod, volume.className, known.wanted)
       const mayBeRecorded = known.podStatusName === undefined
-      yield* refill(volume, { usableClass, known, mayBeRecorded, asked }, tell)
+      yield* refill(volume, { usableClass, known, mayBeRecorded }, tell)
       const seconds = Number((yield* Clock.monotonicTimeNanos) - nanos) / 1e9
       yield* refreshEnded({ volume, progress, failure: undefined, seconds })
     }

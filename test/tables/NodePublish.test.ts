@@ -1311,15 +1311,46 @@ describe("NodePublish: after a restart or a crash", () => {
       )
   )
 
-  it.effect("a filled mount without a pod status is completed", () =>
-    lives(mounted, (provider) =>
-      Effect.gen(function* () {
-        yield* Node.removePodStatus("web-default-spc")
-        yield* call()
-        assert.strictEqual(provider.calls.length, 1)
-        assert.strictEqual((yield* podStatuses).length, 1)
-        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
-      })
+  it.effect.each([
+    { name: "fetched once more while rotation is on", settings: rotation, calls: 1, objects: 1 },
+    { name: "recorded as it is while rotation is off", settings: {}, calls: 0, objects: 0 }
+  ])("a filled mount without a pod status is $name", ({ calls, objects, settings }) =>
+    lives(
+      mounted,
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.removePodStatus("web-default-spc")
+          yield* call()
+          yield* call()
+          assert.strictEqual(provider.calls.length, calls)
+          const [status, ...more] = yield* podStatuses
+          assert.strictEqual((Object(status?.["status"]).objects ?? []).length, objects)
+          assert.deepStrictEqual(more, [])
+          assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        }),
+      settings
+    )
+  )
+
+  it.effect("S14 a frozen volume without a pod status is recorded as it is", () =>
+    lives(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.prepareTarget()
+          yield* Node.putClass(undefined, "spc", "default", { [INTERVAL_KEY]: "never" })
+          yield* call()
+        }),
+      (provider) =>
+        Effect.gen(function* () {
+          yield* Node.removePodStatus("web-default-spc")
+          yield* call()
+          yield* call()
+          assert.strictEqual(provider.calls.length, 0)
+          const [status, ...more] = yield* podStatuses
+          assert.deepNestedInclude(status, { "status.targetPath": Node.TARGET, "status.mounted": true })
+          assert.deepStrictEqual(more, [])
+        }),
+      rotation
     )
   )
 

@@ -90,6 +90,12 @@ const rows: ReadonlyArray<Row> = [
     expected: asked
   },
   { name: "asked while its provider is left alone: at once", pod: "now", from: { schedule: backoff }, expected: asked },
+  {
+    name: "asked, while it is not known what was done before",
+    pod: "now",
+    from: { podStatusName: undefined },
+    expected: nothing
+  },
   { name: "the pod is not known", pod: undefined, expected: nothing },
   { name: "the class is not known", class: { _tag: "Unknown" }, expected: nothing },
   { name: "edited, and the flag is off", class: classOf({ objects: "b" }), expected: nothing },
@@ -324,7 +330,8 @@ describe("refreshes on demand", () => {
         yield* Node.removeClass()
         yield* soon
         assert.deepStrictEqual(yield* eventReasons, ["SecretProviderClassDeleted"])
-        yield* TestClock.adjust("27 hours")
+        const table = yield* VolumeTable
+        yield* TestClock.adjust(table.get(request.targetPath)?.schedule.dueMillis ?? 0)
         assert.strictEqual(yield* Node.read("foo", request.targetPath), "secret v1")
         assert.deepStrictEqual(yield* eventReasons, ["SecretProviderClassDeleted", "MountRotationFailed"])
         assert.strictEqual(provider.calls.length, 1)

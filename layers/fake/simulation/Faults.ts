@@ -30,6 +30,8 @@ export interface FaultPlan {
   readonly providerSlowRate: number
   /** No socket for a while. */
   readonly providerGoneEveryMillis: number
+  /** It answers nobody for a while, since it is asked too much. */
+  readonly providerThrottlesEveryMillis: number
   readonly diskFailRate: number
   readonly mountFailRate: number
   /** The kubelet leaves before the answer, or gives little time. */
@@ -58,6 +60,7 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   providerFailRate: chance.sometimes(0.3),
   providerSlowRate: chance.sometimes(0.1),
   providerGoneEveryMillis: interval(chance, 40 * MINUTE),
+  providerThrottlesEveryMillis: interval(chance, 40 * MINUTE),
   diskFailRate: chance.sometimes(0.01),
   mountFailRate: chance.sometimes(0.1),
   cancelRate: chance.sometimes(0.2),
@@ -96,6 +99,8 @@ export class Faults {
   active = true
   /** True: no request of the driver reaches the API server, whether faults are active or not. */
   apiIsDown = false
+  /** Providers that throttle at present. */
+  readonly throttling = new Set<string>()
   readonly plan: FaultPlan
   private readonly chance: Chance
   private readonly history: History
@@ -207,6 +212,11 @@ export class Faults {
 
   /** @shape (provider) -> what becomes of this call; undefined: nothing special */
   provider(provider: string): ProviderFault | undefined {
+    if (this.throttling.has(provider)) {
+      this.note("Providers.mount throttled")
+      const details = "too many requests"
+      return new ProviderCallFailed({ provider, grpcCode: "RESOURCE_EXHAUSTED", details, unanswered: false })
+    }
     if (this.strikes("Providers.mount slow", this.plan.providerSlowRate)) {
       return this.chance.happens(0.2) ? "hangs" : "slow"
     }

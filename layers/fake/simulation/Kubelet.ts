@@ -4,7 +4,9 @@
  */
 import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
 import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
+import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import { INTERVAL_KEY } from "../../../src/volume/Rotation.ts"
 import { isObject, metadataOf, textAt } from "../KubernetesObject.ts"
 import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
@@ -22,13 +24,19 @@ export const BACKOFF_MILLIS_MAX = 122_000
 const REPUBLISH_MILLIS_MIN = 60_000
 export const REPUBLISH_MILLIS_MAX = 120_000
 const LIFETIME_MILLIS_MAX = 3_600_000
+/** An outage of the API server, and the wait before a watch is opened again. */
+const WISH_MILLIS_MAX = 600_000
 
 /** A pod that is made again whenever it has ended, under the same name. */
 export interface PodTemplate {
   readonly name: string
   readonly namespace: string
   readonly serviceAccountName: string
-  readonly volumes: ReadonlyArray<{ readonly name: string; readonly class: SimulatedClass }>
+  readonly volumes: ReadonlyArray<{
+    readonly name: string
+    readonly class: SimulatedClass
+    readonly isPinned: boolean
+  }>
 }
 
 /** "Chaos": pods come and go; "Calm": they stay; "Ending": they go. */
@@ -47,6 +55,7 @@ export interface KubeletOptions {
 }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
+export const NODE_NAME = "node-1"
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
@@ -89,7 +98,8 @@ export class Kubelet {
         "csi.storage.k8s.io/pod.namespace": pod.namespace,
         "csi.storage.k8s.io/pod.uid": pod.uid,
         "csi.storage.k8s.io/serviceAccount.name": pod.serviceAccountName,
-        "csi.storage.k8s.io/ephemeral": "true"
+        "csi.storage.k8s.io/ephemeral": "true",
+        ...(volume.isPinned ? { [INTERVAL_KEY]: "never" } : {})
       },
       serviceAccountTokens: undefined
     }
@@ -209,13 +219,35 @@ export class Kubelet {
       this.it.api.request({
         method: "POST",
         path: podsPath(namespace),
-        body: { apiVersion: "v1", kind: "Pod", metadata: { name, namespace }, spec: {} }
+        body: { apiVersion: "v1", kind: "Pod", metadata: { name, namespace }, spec: { nodeName: NODE_NAME } }
       })
     )
     const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
     this.podObjects.add(uid)
     return uid
   })
+
+  /** Pods whose objects are there: those that somebody can annotate. */
+  hasPodObject(volume: SimulatedVolume): boolean {
+    return this.podObjects.has(volume.pod.uid)
+  }
+
+  /** An administrator who wants a pod's volumes refreshed now. */
+  readonly askForRefresh = ({ name, namespace, uid }: SimulatedVolume["pod"], value: string) =>
+    Effect.suspend(() => {
+      const { api, history, volumes } = this.it
+      if (!this.podObjects.has(uid)) return Effect.void
+      history.note(`refresh of ${namespace}/${name} is asked for: ${value}`)
+      for (const volume of volumes.values()) if (volume.pod.uid === uid) volume.mayChange = true
+      return Effect.ignore(
+        api.request({
+          method: "PATCH",
+          path: `${podsPath(namespace)}/${name}`,
+          contentType: "application/merge-patch+json",
+          body: { metadata: { annotations: { [FORCE_REFRESH_KEY]: value } } }
+        })
+      )
+    })
 
   private readonly deletePod = (uid: string, { name, namespace }: PodTemplate) =>
     Effect.suspend(() => {
@@ -235,6 +267,7 @@ export class Kubelet {
         history.count("pods")
         const { name, namespace, serviceAccountName } = template
         const pod = { name, namespace, uid, serviceAccountName }
+        const nowMillis = yield* Clock.currentTimeMillis
         const own = template.volumes.map((volume): SimulatedVolume => {
           const targetPath = targetPathOf(uid, volume.name)
           const volumeId = `csi-${uid}-${volume.name}`
@@ -243,9 +276,12 @@ export class Kubelet {
             class: volume.class,
             volumeId,
             targetPath,
+            isPinned: volume.isPinned,
             state: "Publishing",
             recorded: false,
-            generationSeen: 0
+            generationSeen: 0,
+            // A wish from before may still be on its way to the driver.
+            mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
           }
         })
         for (const volume of own) volumes.set(volume.targetPath, volume)

@@ -14,6 +14,8 @@ export interface SimulatedClass {
   /** One name is a file in even generations and a directory in odd ones. */
   readonly flips: boolean
   generation: number
+  /** When its annotation last asked for a refresh, in milliseconds since the epoch. */
+  askedMillis: number
 }
 
 export interface SimulatedVolume {
@@ -21,12 +23,16 @@ export interface SimulatedVolume {
   readonly class: SimulatedClass
   readonly volumeId: string
   readonly targetPath: string
+  /** Its pod has frozen it. */
+  readonly isPinned: boolean
   /** What the kubelet believes: "Published" from the first OK until it wants the volume gone. */
   state: "Publishing" | "Published" | "Unpublishing" | "Gone"
   /** A pod status has named it while it was published. */
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
   generationSeen: number
+  /** Of a pinned volume: somebody has asked for a refresh, or its record was lost, so that it may change. */
+  mayChange: boolean
 }
 
 /** In every file's content, and allowed nowhere but on tmpfs. */

@@ -112,6 +112,7 @@ export class Witness {
     referee.check(Invariants.contentIsThePodsOwn, { view, volume })
     if (volume.state !== "Published") return
     referee.check(Invariants.publishedNeverGoesBack, { view, volume })
+    referee.check(Invariants.pinnedNeverChanges, { view, volume })
     volume.generationSeen = Math.max(volume.generationSeen, Invariants.generationOf(view))
   }
 
