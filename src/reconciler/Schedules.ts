@@ -45,3 +45,21 @@ export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
  * @units three tries in total; 500 ms, doubled each time
  */
 export const eventRetry = Schedule.exponential("500 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 2 }))
+
+/** Waits that grow with the number of failures, for whoever counts them himself. */
+export interface Backoff {
+  readonly firstMillis: number
+  readonly factor: number
+  /** Before jitter. */
+  readonly maxMillis: number
+  /** To either side, of 1. */
+  readonly jitterShare: number
+}
+
+/**
+ * A reconcile that failed, by key. Never gives up. The first wait leaves the API server in peace, and is no longer than
+ * what an administrator waits for anyway.
+ *
+ * @units 500 ms, doubled each time up to 5 min
+ */
+export const reconcileBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 300_000, jitterShare: 0.2 }

@@ -15,6 +15,9 @@ const SECONDS = [
   0.6034176336545162, 0.8141810630738084, 1.0985605433061172, 1.4822688982138947, 1.9999999999999991
 ]
 
+/** Of what may end at once, or after the two minutes that a call is given. */
+const CALL_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+
 /** What the OpenTelemetry exporter puts on every series of upstream. */
 const SCOPE = {
   os_type: "linux",
@@ -74,7 +77,7 @@ const providerRequestsTotal = counter(
 )
 const providerSeconds = Metric.histogram("secrets_store_provider_request_duration_seconds", {
   description: "How long providers took to answer mount calls",
-  boundaries: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+  boundaries: CALL_SECONDS
 })
 const providerUp = Metric.gauge("secrets_store_provider_up", {
   description: "Whether a provider answered its last health check"
@@ -84,6 +87,14 @@ const providerHealthChecksTotal = counter(
   "Health checks of providers, by gRPC status code",
   {}
 )
+const reconcileTotal = counter("secrets_store_reconcile_total", "Reconciles by what became of them", {})
+const reconcileSeconds = Metric.histogram("secrets_store_reconcile_duration_seconds", {
+  description: "How long reconciles took",
+  boundaries: CALL_SECONDS
+})
+const reconcileQueueLength = Metric.gauge("secrets_store_reconcile_queue_length", {
+  description: "Objects that are to be reconciled and wait for a worker"
+})
 const buildInfo = Metric.gauge("secrets_store_build_info", { description: "The version that is running, as a label" })
 
 /** Error types of the driver itself; they are never counted against the bound of foreign ones. */
@@ -300,6 +311,30 @@ export const providerChecked = Effect.fnUntraced(function* (check: {
 export const providerForgotten = Effect.fnUntraced(function* (provider: string) {
   yield* Metric.remove(Metric.withAttributes(providerUp, yield* foreignLabels({ provider })))
 })
+
+/** Whatever has a reconcile loop of its own. */
+export type Controller = "secret-sync" | "operator"
+
+/** "died": a bug; "timed_out": it took too long and was interrupted. */
+export type ReconcileResult = "done" | "requeue_after" | "failed" | "timed_out" | "died"
+
+/** A reconcile that has ended by itself or by its time. */
+export const reconciled = Effect.fnUntraced(function* (reconcile: {
+  readonly controller: Controller
+  readonly result: ReconcileResult
+  readonly seconds: number
+}) {
+  const { controller, result, seconds } = reconcile
+  yield* add(reconcileTotal, { controller, result })
+  yield* Metric.update(Metric.withAttributes(reconcileSeconds, { controller }), seconds)
+})
+
+export const setReconcileQueueLength = (controller: Controller, length: number): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(reconcileQueueLength, { controller }), length)
+
+/** A loop that has ended: its gauge goes, its counters stay. */
+export const reconcileLoopEnded = (controller: Controller): Effect.Effect<void> =>
+  Effect.asVoid(Metric.remove(Metric.withAttributes(reconcileQueueLength, { controller })))
 
 export const setBuildInfo = (version: string): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(buildInfo, { version }), 1)
