@@ -40,7 +40,7 @@ const mayImport: Readonly<Record<Room, ReadonlyArray<Room>>> = {
 const packages: Readonly<Record<Room, RegExp>> = {
   schemas: /^$/u,
   src: /^$/u,
-  layers: /^(?:node:.*|@grpc\/grpc-js|@effect\/platform-node\/.*|@kubernetes\/client-node|koffi|yaml)$/u,
+  layers: /^(?:node:.*|@grpc\/grpc-js|@effect\/platform-node\/.*|@kubernetes\/client-node|koffi|node-forge|yaml)$/u,
   main: /^(?:node:.*|@effect\/platform-node\/.*|@grpc\/grpc-js|yaml)$/u,
   proto: /.*/u
 }
