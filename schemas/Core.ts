@@ -3,7 +3,7 @@
  */
 import { Schema } from "effect"
 import { FORCE_REFRESH_KEY } from "./ForceRefresh.ts"
-import { CachedMeta } from "./Meta.ts"
+import { CachedMeta, ObjectMeta, OwnerReference, open } from "./Meta.ts"
 
 const text = Schema.optionalKey(Schema.String)
 
@@ -23,10 +23,44 @@ export const NodePod = Schema.Struct({
     uid: text,
     resourceVersion: text,
     deletionTimestamp: text,
-    annotations: Schema.optionalKey(Schema.Struct({ [FORCE_REFRESH_KEY]: text }))
-  })
+    annotations: Schema.optionalKey(Schema.Struct({ [FORCE_REFRESH_KEY]: text })),
+    ownerReferences: Schema.optionalKey(Schema.Array(OwnerReference))
+  }),
+  spec: Schema.optionalKey(
+    Schema.Struct({
+      volumes: Schema.optionalKey(
+        Schema.Array(
+          Schema.Struct({
+            name: text,
+            csi: Schema.optionalKey(
+              Schema.Struct({
+                driver: text,
+                volumeAttributes: Schema.optionalKey(Schema.Struct({ secretProviderClass: text }))
+              })
+            )
+          })
+        )
+      )
+    })
+  ),
+  status: Schema.optionalKey(Schema.Struct({ phase: text }))
 })
 export type NodePod = typeof NodePod.Type
+
+/** A Secret as it is read to be compared: its values are base64, and redacted. */
+export const Secret = open({
+  metadata: ObjectMeta,
+  type: text,
+  immutable: Schema.optionalKey(Schema.Boolean),
+  data: Schema.optionalKey(Schema.Record(Schema.String, Schema.RedactedFromValue(Schema.String)))
+})
+export type Secret = typeof Secret.Type
+
+/** A Secret as it is kept: that it exists, and in which version. */
+export const SecretVersion = Schema.Struct({
+  metadata: Schema.Struct({ name: text, namespace: text, uid: text, resourceVersion: text })
+})
+export type SecretVersion = typeof SecretVersion.Type
 
 const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
 

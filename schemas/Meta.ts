@@ -16,7 +16,7 @@ const closed = <const F extends Schema.Struct.Fields>(fields: F) => Schema.Struc
 export const StringMap = Schema.Record(Schema.String, Schema.String)
 export type StringMap = typeof StringMap.Type
 
-const OwnerReference = open({
+export const OwnerReference = open({
   apiVersion: Schema.String,
   kind: Schema.String,
   name: Schema.String,
@@ -28,11 +28,15 @@ const metaFields = {
   namespace: Schema.optionalKey(Schema.String),
   uid: Schema.optionalKey(Schema.String),
   resourceVersion: Schema.optionalKey(Schema.String),
+  generation: Schema.optionalKey(Schema.Int),
+  creationTimestamp: Schema.optionalKey(Schema.String),
   deletionTimestamp: Schema.optionalKey(Schema.String),
   labels: Schema.optionalKey(StringMap),
   annotations: Schema.optionalKey(StringMap),
   ownerReferences: Schema.optionalKey(Schema.Array(OwnerReference))
 }
+
+export type OwnerReference = typeof OwnerReference.Type
 
 /** Metadata of an object that is written back. */
 export const ObjectMeta = open(metaFields)

@@ -27,4 +27,16 @@ export const SecretProviderClassPodStatus = open({
   metadata: ObjectMeta,
   status: Schema.optionalKey(PodStatusStatus)
 })
+/** What is kept of it to sync from. */
+export const CachedPodStatus = Schema.Struct({
+  metadata: Schema.Struct({
+    name: Schema.optionalKey(Schema.String),
+    namespace: Schema.optionalKey(Schema.String),
+    uid: Schema.optionalKey(Schema.String),
+    resourceVersion: Schema.optionalKey(Schema.String)
+  }),
+  status: Schema.optionalKey(PodStatusStatus)
+})
+export type CachedPodStatus = typeof CachedPodStatus.Type
+
 export type SecretProviderClassPodStatus = typeof SecretProviderClassPodStatus.Type

@@ -17,6 +17,7 @@ import type { Mounter } from "./ports/Mounter.ts"
 import type { Providers } from "./ports/Providers.ts"
 import { Shutdown } from "./ports/Shutdown.ts"
 import { EventRecorder } from "./reconciler/Events.ts"
+import * as SecretSync from "./sync/SecretSync.ts"
 import { LateMounts } from "./volume/LateMounts.ts"
 import { NodePods } from "./volume/NodePods.ts"
 import { publish } from "./volume/NodePublish.ts"
@@ -104,6 +105,9 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
   if (config.providerHealthCheck) {
     yield* FiberSet.run(loops, watchProviders(config.providerHealthCheckIntervalMillis))
   }
+  const pods = yield* NodePods
+  yield* pods.follow
+  yield* FiberSet.run(loops, SecretSync.run({ nodeId: config.nodeId, driverName: config.driverName }))
   if (config.rotationEnabled) {
     yield* FiberSet.run(
       loops,

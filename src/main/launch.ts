@@ -11,6 +11,7 @@ import * as KubernetesHttp from "../../layers/real/KubernetesHttp.ts"
 import * as LocalFileSystem from "../../layers/real/LocalFileSystem.ts"
 import * as ManagementHttp from "../../layers/real/ManagementHttp.ts"
 import * as MemoryTrim from "../../layers/real/MemoryTrim.ts"
+import * as NodeFileFormats from "../../layers/real/NodeFileFormats.ts"
 import * as PluginRegistrySocket from "../../layers/real/PluginRegistrySocket.ts"
 import * as ProcessShutdown from "../../layers/real/ProcessShutdown.ts"
 import * as ProviderSockets from "../../layers/real/ProviderSockets.ts"
@@ -36,6 +37,7 @@ const everyTenSeconds = Schedule.spaced("10 seconds")
 const ports = (config: DriverConfig) =>
   Layer.mergeAll(
     LocalFileSystem.layer,
+    NodeFileFormats.layer,
     CsiSocket.layer,
     PluginRegistrySocket.layer,
     ProcessShutdown.layer,

@@ -7,11 +7,12 @@
  * broken object does not take the others away.
  */
 import { Effect, Result, Schema } from "effect"
-import { Event, NodePod, Pod } from "../../schemas/Core.ts"
+import { Event, NodePod, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
+import { PodUse } from "../../schemas/PodUse.ts"
 import { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
-import { SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
+import { CachedPodStatus, SecretProviderClassPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
 import { KubernetesApi, type KubernetesRequest } from "../ports/KubernetesApi.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 
@@ -102,6 +103,45 @@ export const nodePods = make({
   kind: "Pod",
   namespaced: true,
   schema: NodePod
+})
+
+export const secrets = make({
+  group: "",
+  version: "v1",
+  plural: "secrets",
+  kind: "Secret",
+  namespaced: true,
+  schema: Secret
+})
+
+/** The same Secrets, of which nothing but the version is kept. */
+export const secretVersions = make({
+  group: "",
+  version: "v1",
+  plural: "secrets",
+  kind: "Secret",
+  namespaced: true,
+  schema: SecretVersion
+})
+
+/** Pods of all nodes, as far as they say which Secrets they use. */
+export const podUses = make({
+  group: "",
+  version: "v1",
+  plural: "pods",
+  kind: "Pod",
+  namespaced: true,
+  schema: PodUse
+})
+
+/** The pod statuses of this node, as its sync keeps them. */
+export const cachedPodStatuses = make({
+  group: STORE,
+  version: "v1",
+  plural: "secretproviderclasspodstatuses",
+  kind: "SecretProviderClassPodStatus",
+  namespaced: true,
+  schema: CachedPodStatus
 })
 
 /** What a list or a watch is about; without a namespace, all of them. */

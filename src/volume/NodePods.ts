@@ -20,6 +20,8 @@ export class NodePods extends Context.Service<
     readonly follow: Effect.Effect<void, never, Scope.Scope>
     /** The very pod: another one of the same name is none. */
     readonly get: (pod: Named) => NodePod | undefined
+    /** Whichever pod has this name now. */
+    readonly named: (namespace: string, name: string) => NodePod | undefined
     /** It is known that the pod does not exist any more, or is about to end. */
     readonly isEnding: (pod: Named) => boolean
     /** Until the scope closes; runs at once, and does not work itself. */
@@ -62,6 +64,7 @@ export class NodePods extends Context.Service<
                 Effect.provideService(References.CurrentLogAnnotations, {})
               ),
         get,
+        named: (namespace, name) => reflector?.get(`${namespace}/${name}`),
         isEnding: (pod) => {
           if (reflector === undefined || !reflector.isSynced() || reflector.failure() !== undefined) return false
           const found = get(pod)

@@ -236,7 +236,6 @@ export const run = Effect.fnUntraced(function* () {
     Effect.sync(() => new Map<string, Scope.Closeable>()),
     (open) => Effect.forEach([...open.values()], (scope) => Scope.close(scope, Exit.void), { discard: true })
   )
-  yield* pods.follow
   mark(() => true)
   return yield* Effect.forever(
     Effect.gen(function* () {

@@ -273,6 +273,9 @@ export const fill = Effect.fnUntraced(function* (
       : yield* AtomicWriter.write(targetPath, response.files, volume.gid === undefined ? {} : { gid: volume.gid }).pipe(
           Effect.mapError((reason) => new ContentNotMounted({ pod: podKey(pod), reason }))
         )
+  const table = yield* VolumeTable
+  // Files that the provider has written itself may have changed as well.
+  if (changed || response.files.length === 0) table.contentChanged(targetPath)
   const lastSuccessMillis = yield* Clock.currentTimeMillis
   const { complaints, interval } = yield* intervalOf(volume, usableClass.interval)
   yield* Effect.forEach(complaints, (complaint) => complain(volume, complaint), { discard: true })

@@ -24,6 +24,9 @@ export class VolumeTable extends Context.Service<
     readonly all: () => ReadonlyArray<VolumeRecord>
     /** Hears of every volume that comes or goes, until the scope closes; runs at once. */
     readonly onVolumes: (listener: (targetPath: string) => void) => Effect.Effect<void, never, Scope.Scope>
+    /** Hears of every volume whose content has changed, until the scope closes; runs at once. */
+    readonly onContent: (listener: (targetPath: string) => void) => Effect.Effect<void, never, Scope.Scope>
+    readonly contentChanged: (targetPath: string) => void
     /** No call is working on the volume, or waits to; somebody in the background may be. */
     readonly isUnattended: (targetPath: string) => boolean
     /** Volumes whose lock is held or awaited: zero when nothing is going on. */
@@ -43,6 +46,7 @@ export class VolumeTable extends Context.Service<
     const locks = new Map<string, Lock>()
     const waiting = new Set<{ readonly millis: number; readonly wake: () => void }>()
     const volumes = listeners<readonly [targetPath: string]>()
+    const contents = listeners<readonly [targetPath: string]>()
     let changes = 0
     const enter = (targetPath: string): Lock => {
       changes += 1
@@ -68,6 +72,8 @@ export class VolumeTable extends Context.Service<
         if (records.delete(targetPath)) volumes.tell(targetPath)
       },
       onVolumes: volumes.add,
+      onContent: contents.add,
+      contentChanged: contents.tell,
       isUnattended: (targetPath) => {
         const lock = locks.get(targetPath)
         return lock === undefined || (lock.users === 1 && lock.giveWay !== undefined)

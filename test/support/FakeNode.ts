@@ -5,14 +5,18 @@
 import { Effect, FileSystem, Layer, Metric, Redacted } from "effect"
 import * as MemoryKubernetes from "../../layers/fake/MemoryKubernetes.ts"
 import * as MemoryNode from "../../layers/fake/MemoryNode.ts"
+import * as NodeFileFormats from "../../layers/real/NodeFileFormats.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import type { ProviderCallFailed, ProviderNotFound } from "../../schemas/errors/ProviderFailed.ts"
+import type { OwnerReference } from "../../schemas/Meta.ts"
 import type { MountRequest, MountResponse } from "../../schemas/Provider.ts"
 import * as Driver from "../../src/Driver.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Providers } from "../../src/ports/Providers.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
+import * as SecretSync from "../../src/sync/SecretSync.ts"
+import { NodePods } from "../../src/volume/NodePods.ts"
 import * as Refresher from "../../src/volume/Refresher.ts"
 import * as RefreshTriggers from "../../src/volume/RefreshTriggers.ts"
 import { refreshDue } from "../../src/volume/VolumeRefresh.ts"
@@ -122,6 +126,7 @@ export const driverLayer = (provider: Script, change: Partial<DriverConfig> = {}
   Layer.mergeAll(
     Driver.layer({ ...settings, ...change }),
     scripted(provider),
+    NodeFileFormats.layer,
     Layer.succeed(Metric.MetricRegistry, new Map())
   )
 
@@ -163,8 +168,12 @@ export const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/
 /** Creates a pod on the node; the answer is a request for its volume, with the uid that the API server gave it. */
 export const putPod = Effect.fn(function* (
   pod = POD,
-  metadata: { readonly annotations?: Readonly<Record<string, string>> } = {},
-  nodeName = settings.nodeId
+  metadata: {
+    readonly annotations?: Readonly<Record<string, string>>
+    readonly ownerReferences?: ReadonlyArray<OwnerReference>
+  } = {},
+  nodeName = settings.nodeId,
+  className = "spc"
 ) {
   const api = yield* KubernetesApi
   const created = yield* api.request({
@@ -174,12 +183,20 @@ export const putPod = Effect.fn(function* (
       apiVersion: "v1",
       kind: "Pod",
       metadata: { ...metadata, name: pod.name, namespace: pod.namespace },
-      spec: { nodeName }
+      spec: {
+        nodeName,
+        volumes: [
+          {
+            name: "secrets",
+            csi: { driver: settings.driverName, readOnly: true, volumeAttributes: { secretProviderClass: className } }
+          }
+        ]
+      }
     }
   })
   const { uid = "" } = Resource.metadataOf(created)
   yield* prepareTarget(targetOf(uid))
-  return requestFor({ ...pod, uid })
+  return requestFor({ ...pod, uid }, { secretProviderClass: className })
 })
 
 /** @shape (pod, more of the volume context) -> the request for its volume */
@@ -226,7 +243,16 @@ export const removeClass = (name = "spc", namespace = POD.namespace) =>
 /** What `Driver.run` has running while rotation is on. */
 export const rotating = Effect.gen(function* () {
   yield* Effect.forkScoped(Refresher.run(({ targetPath }) => refreshDue(targetPath)))
+  const pods = yield* NodePods
+  yield* pods.follow
   yield* Effect.forkScoped(RefreshTriggers.run())
+})
+
+/** What `Driver.run` has running for Kubernetes Secrets. */
+export const syncing = Effect.gen(function* () {
+  const pods = yield* NodePods
+  yield* pods.follow
+  yield* Effect.forkScoped(SecretSync.run({ nodeId: settings.nodeId, driverName: settings.driverName }))
 })
 
 export const removePodStatus = (name: string, namespace = POD.namespace) =>

@@ -9,6 +9,7 @@ import * as MemoryNode from "../../layers/fake/MemoryNode.ts"
 import * as MemoryPluginRegistry from "../../layers/fake/MemoryPluginRegistry.ts"
 import * as MemoryProviders from "../../layers/fake/MemoryProviders.ts"
 import { simulate } from "../../layers/fake/SeededScheduler.ts"
+import * as NodeFileFormats from "../../layers/real/NodeFileFormats.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import * as Driver from "../../src/Driver.ts"
@@ -27,6 +28,7 @@ const worldLayer = Layer.mergeAll(
   MemoryKubernetes.layer,
   MemoryProviders.layer,
   MemoryPluginRegistry.layer,
+  NodeFileFormats.layer,
   memoryCsiEndpoint
 )
 

@@ -13,6 +13,7 @@ import { PluginRegistry } from "../../../src/ports/PluginRegistry.ts"
 import { Providers } from "../../../src/ports/Providers.ts"
 import { Shutdown } from "../../../src/ports/Shutdown.ts"
 import { VolumeTable } from "../../../src/volume/VolumeTable.ts"
+import * as NodeFileFormats from "../../real/NodeFileFormats.ts"
 import { Life } from "../Life.ts"
 import * as MemoryCsiEndpoint from "../MemoryCsiEndpoint.ts"
 import type { Chance } from "./Chance.ts"
@@ -126,7 +127,10 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       const program = Effect.gen(function* () {
         process.table = yield* VolumeTable
         yield* Driver.run(config, "simulated")
-      }).pipe(Effect.provide(Layer.provideMerge(Driver.layer(config), surroundings)), Effect.provideContext(context))
+      }).pipe(
+        Effect.provide(Layer.provideMerge(Driver.layer(config), Layer.mergeAll(surroundings, NodeFileFormats.layer))),
+        Effect.provideContext(context)
+      )
       const fiber = yield* Effect.forkDetach(program)
       fiber.addObserver((exit) => {
         if (!life.isAlive) return

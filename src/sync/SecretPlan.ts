@@ -1,0 +1,216 @@
+/**
+ * What becomes of one Secret, given what is wanted and what is there: the thinking of SecretSync, without effects.
+ *
+ * A Secret is written only when something of it has to change, and only if it is ours: made by this driver or by
+ * upstream's, which the managed label says. What others have put into it (labels, annotations, owners, finalizers) stays.
+ *
+ * Several nodes may write one Secret. Each write says of which version of the class it is, and when its content was last
+ * confirmed by the provider; a node that knows less leaves the Secret to the one that knows more.
+ *
+ * @source reference/driver.md 6.4, Q1, Q2; reference/defects.md D5, D6, D8
+ */
+import { Redacted } from "effect"
+import type { Secret } from "../../schemas/Core.ts"
+import type { OwnerReference } from "../../schemas/Meta.ts"
+import { united } from "./OwnerReferences.ts"
+import { MANAGED_LABEL, type SecretData } from "./SecretData.ts"
+
+/** Under which the API server notes what we write. */
+export const FIELD_MANAGER = "secrets-store-csi-driver"
+/** Those whose labels and annotations are ours to take away: upstream's driver was here before. */
+const OUR_MANAGERS: ReadonlySet<string> = new Set([FIELD_MANAGER, "secrets-store-csi"])
+
+/** Annotations of ours on a synced Secret. */
+export const KEYS = {
+  /** Name of the class that it is made of. */
+  className: "secrets-store.csi.k8s.io/class",
+  /** "<creation time of the class>/<its generation>", which grows with every edit. */
+  classVersion: "secrets-store.csi.k8s.io/class-version",
+  /** When a provider last said that the content is current; RFC 3339, as of the last write. */
+  confirmed: "secrets-store.csi.k8s.io/confirmed-at",
+  /** Nobody was seen to use it: it is about to be removed. Whoever uses it takes this away. */
+  unused: "secrets-store.csi.k8s.io/unused-since"
+} as const
+
+/** What one node wants a Secret to be. */
+export interface Wanted {
+  readonly namespace: string
+  readonly secret: SecretData
+  readonly owners: ReadonlyArray<OwnerReference>
+  readonly className: string
+  readonly classVersion: string
+  /** RFC 3339 with milliseconds, so that texts compare as times. */
+  readonly confirmed: string
+  /** The class asks for Secrets of others to be taken over. */
+  readonly adopts: boolean
+}
+
+export type SecretDecision =
+  | { readonly _tag: "Create"; readonly object: unknown }
+  /** A JSON merge patch with the version that it was made of. */
+  | { readonly _tag: "Patch"; readonly patch: unknown; readonly changes: ReadonlyArray<Change> }
+  | { readonly _tag: "Unchanged" }
+  /** Somebody else's: it is left alone. */
+  | { readonly _tag: "Foreign" }
+  /** What cannot be changed in it would have to change. */
+  | { readonly _tag: "Blocked"; readonly why: string; readonly remedy: string }
+  /** It goes; the next look makes it anew. */
+  | { readonly _tag: "Terminating" }
+
+type Change = "data" | "labels" | "annotations" | "owners" | "mark"
+
+/** @shape (creation time of a class, its generation) -> text that compares as the versions do */
+export const classVersionOf = (creationTimestamp: string, generation: number): string =>
+  `${creationTimestamp}/${`${generation}`.padStart(12, "0")}`
+
+const base64 = (data: Redacted.Redacted<Uint8Array>): string => Buffer.from(Redacted.value(data)).toString("base64")
+
+const encoded = (secret: SecretData): ReadonlyMap<string, string> =>
+  new Map([...secret.data].map(([key, data]) => [key, base64(data)] as const))
+
+const stamps = ({ className, classVersion, confirmed }: Wanted) => ({
+  [KEYS.className]: className,
+  [KEYS.classVersion]: classVersion,
+  [KEYS.confirmed]: confirmed
+})
+
+/** @shape (wanted) -> the whole Secret, as it is created; values are in base64 */
+const whole = (wanted: Wanted) => ({
+  apiVersion: "v1",
+  kind: "Secret",
+  metadata: {
+    name: wanted.secret.name,
+    namespace: wanted.namespace,
+    labels: wanted.secret.labels,
+    annotations: { ...wanted.secret.annotations, ...stamps(wanted) },
+    ownerReferences: united([], wanted.owners)
+  },
+  type: wanted.secret.type,
+  data: Object.fromEntries(encoded(wanted.secret))
+})
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const at = (value: unknown, ...path: ReadonlyArray<string>): unknown =>
+  path.reduce<unknown>((found, key) => (isObject(found) ? found[key] : undefined), value)
+
+/** The labels or annotations that we, or upstream's driver, have written, by the API server's own account. */
+const writtenByUs = (live: Secret, part: "labels" | "annotations"): ReadonlySet<string> => {
+  const managed = live.metadata["managedFields"]
+  const ours = (Array.isArray(managed) ? managed : []).filter((entry) => OUR_MANAGERS.has(String(at(entry, "manager"))))
+  const fields = ours.map((entry) => at(entry, "fieldsV1", "f:metadata", `f:${part}`))
+  return new Set(
+    fields
+      .flatMap((found) => (isObject(found) ? Object.keys(found) : []))
+      .flatMap((key) => (key.startsWith("f:") ? [key.slice(2)] : []))
+  )
+}
+
+type Texts = Readonly<Record<string, string>>
+
+/** What has to be set, and what of ours has to go: a part of a merge patch, empty when all is as it should be. */
+const differences = (
+  live: Texts,
+  wanted: Texts,
+  ours: ReadonlySet<string>
+): Readonly<Record<string, string | null>> => {
+  const patch: Record<string, string | null> = {}
+  for (const [key, value] of Object.entries(wanted)) if (live[key] !== value) patch[key] = value
+  for (const key of ours) if (key in live && !(key in wanted)) patch[key] = null
+  return patch
+}
+
+const dataDifferences = (live: NonNullable<Secret["data"]>, wanted: ReadonlyMap<string, string>) => {
+  const patch: Record<string, string | null> = {}
+  for (const [key, value] of wanted) {
+    const found = live[key]
+    if (found === undefined || Redacted.value(found) !== value) patch[key] = value
+  }
+  for (const key of Object.keys(live)) if (!wanted.has(key)) patch[key] = null
+  return patch
+}
+
+const isEmpty = (patch: Readonly<Record<string, unknown>>): boolean => Object.keys(patch).length === 0
+
+/** @shape (live Secret) -> made by this driver, or by upstream's */
+export const isOurs = (live: Secret): boolean => live.metadata.labels?.[MANAGED_LABEL] === "true"
+
+/** Another node has written it of a newer class, or has asked the provider later. */
+const knowsMore = (live: Secret, { className, classVersion, confirmed }: Wanted): boolean => {
+  const { annotations = {} } = live.metadata
+  if (annotations[KEYS.className] !== className) return false
+  const version = annotations[KEYS.classVersion] ?? ""
+  if (version !== classVersion) return version > classVersion
+  return (annotations[KEYS.confirmed] ?? "") > confirmed
+}
+
+/**
+ * Decides what is done about one Secret.
+ *
+ * @shape  (live, or undefined when there is none, wanted) -> SecretDecision
+ * @errors none: every pair has a decision
+ */
+export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision => {
+  if (live === undefined) return { _tag: "Create", object: whole(wanted) }
+  if (live.metadata.deletionTimestamp !== undefined) return { _tag: "Terminating" }
+  if (!isOurs(live) && !wanted.adopts) return { _tag: "Foreign" }
+  const { annotations = {}, labels = {}, ownerReferences = [] } = live.metadata
+  const owners = united(ownerReferences, wanted.owners)
+  const metadata: Record<string, unknown> = {}
+  const patch: Record<string, unknown> = { metadata }
+  const changes: Array<Change> = []
+  const note = (change: Change, differs: boolean) => {
+    if (differs) changes.push(change)
+    return differs
+  }
+
+  // Owners and the mark are about who uses it, of which every node knows its own part.
+  if (note("owners", owners.length > ownerReferences.length)) metadata["ownerReferences"] = owners
+  const marked: Record<string, string | null> = KEYS.unused in annotations ? { [KEYS.unused]: null } : {}
+  note("mark", !isEmpty(marked))
+
+  if (!knowsMore(live, wanted)) {
+    const ourAnnotations = new Set([...writtenByUs(live, "annotations")].filter((key) => !isStamp(key)))
+    const ourLabels = writtenByUs(live, "labels")
+    const newLabels = differences(labels, wanted.secret.labels, ourLabels)
+    const newAnnotations = differences(annotations, wanted.secret.annotations, ourAnnotations)
+    const data = dataDifferences(live.data ?? {}, encoded(wanted.secret))
+    if ((live.type ?? "Opaque") !== wanted.secret.type) {
+      return {
+        _tag: "Blocked",
+        why: `it is of type ${live.type ?? "Opaque"}, and a type cannot be changed`,
+        remedy: `delete Secret ${wanted.namespace}/${wanted.secret.name}, and it is made anew with type ${wanted.secret.type}`
+      }
+    }
+    if (!isEmpty(data) && live.immutable === true) {
+      return {
+        _tag: "Blocked",
+        why: "it is immutable",
+        remedy: `delete Secret ${wanted.namespace}/${wanted.secret.name}, and it is made anew`
+      }
+    }
+    if (note("data", !isEmpty(data))) patch["data"] = data
+    if (note("labels", !isEmpty(newLabels))) metadata["labels"] = newLabels
+    note("annotations", !isEmpty(newAnnotations))
+    Object.assign(marked, newAnnotations)
+    // What only stamps say is no reason to write; with a write they are brought up to date.
+    const isOfClass = annotations[KEYS.className] === wanted.className
+    if (changes.some((change) => change !== "owners" && change !== "mark") || !isOfClass) {
+      if (!isOfClass) note("annotations", !changes.includes("annotations"))
+      Object.assign(marked, stamps(wanted))
+    }
+  }
+  if (changes.length === 0) return { _tag: "Unchanged" }
+  if (!isEmpty(marked)) metadata["annotations"] = marked
+  metadata["resourceVersion"] = live.metadata.resourceVersion
+  return { _tag: "Patch", patch, changes }
+}
+
+const STAMPS: ReadonlySet<string> = new Set(Object.values(KEYS))
+const isStamp = (key: string): boolean => STAMPS.has(key)
+
+/** @shape (live Secret, when) -> the merge patch that says that nobody was seen to use it */
+export const markUnused = (live: Secret, since: string): unknown => ({
+  metadata: { resourceVersion: live.metadata.resourceVersion, annotations: { [KEYS.unused]: since } }
+})

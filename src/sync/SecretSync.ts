@@ -1,0 +1,526 @@
+/**
+ * Keeps the Kubernetes Secrets that SecretProviderClasses ask for like the files that this node's pods have mounted.
+ *
+ * One key per Secret, one worker per key: what is wanted is made of all volumes here that ask for it, compared with what
+ * is there, and written only if it differs. A volume, class or pod that is broken concerns only the Secrets that are made
+ * of it. A Secret that nobody uses any more is marked, and removed if nobody has taken the mark away meanwhile.
+ *
+ * @source driver v1.6.0, controllers/secretproviderclasspodstatus_controller.go; reference/driver.md 6
+ */
+import { Clock, DateTime, Effect, Exit, FileSystem, type PlatformError, Queue, Redacted, Result, Scope } from "effect"
+import type { NodePod, Secret, SecretVersion } from "../../schemas/Core.ts"
+import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import { SyncFailed } from "../../schemas/errors/SyncFailed.ts"
+import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
+import type { CachedPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
+import { KubernetesApi } from "../ports/KubernetesApi.ts"
+import { EventRecorder } from "../reconciler/Events.ts"
+import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
+import * as Reflector from "../reconciler/Reflector.ts"
+import * as Resource from "../reconciler/Resource.ts"
+import { conflictRetry } from "../reconciler/Schedules.ts"
+import * as WorkQueue from "../reconciler/WorkQueue.ts"
+import { LogKeys } from "../telemetry/LogKeys.ts"
+import * as Metrics from "../telemetry/Metrics.ts"
+import * as MountedFiles from "../volume/MountedFiles.ts"
+import { NodePods } from "../volume/NodePods.ts"
+import { NODE_LABEL, nodeLabel } from "../volume/PodStatus.ts"
+import { SecretProviderClasses } from "../volume/SecretProviderClasses.ts"
+import { VolumeTable } from "../volume/VolumeTable.ts"
+import { ownersOf, united } from "./OwnerReferences.ts"
+import * as SecretData from "./SecretData.ts"
+import * as SecretMapping from "./SecretMapping.ts"
+import * as SecretPlan from "./SecretPlan.ts"
+import * as SecretUsers from "./SecretUsers.ts"
+import * as SyncedVolumes from "./SyncedVolumes.ts"
+
+export interface SyncOptions {
+  readonly nodeId: string
+  readonly driverName: string
+}
+
+const WORKERS = 2
+/** What is right is looked at again after this long, without a request when nothing has changed. */
+const RESYNC_MILLIS = 300_000
+/** For what is on its way: a pod or class that is not known yet, a pod that is about to end. */
+const SOON_MILLIS = 5_000
+/** A Secret that was marked as unused goes this long after the mark at the earliest. */
+const UNUSED_MILLIS = 10_000
+const READ_ATTEMPTS = 3
+
+/** Takes over a Secret that somebody else has made. On the class; "true". */
+const ADOPT_KEY = "secrets-store.csi.k8s.io/adopt-secrets"
+/** Keeps the Secret when nobody uses it any more. On the class; "true". */
+const RETAIN_KEY = "secrets-store.csi.k8s.io/retain"
+
+const CREATE_HINT =
+  "The secret operation failed with forbidden error. If you installed the CSI driver using helm, ensure syncSecret.enabled=true is set."
+
+/** A volume of this node that asks for a Secret, with all that is known of it. */
+interface Source {
+  readonly podStatus: CachedPodStatus
+  readonly pod: NodePod
+  readonly object: SecretProviderClass
+  readonly targetPath: string
+  /** When its provider last confirmed its content, in milliseconds since the epoch. */
+  readonly confirmedMillis: number
+  /** Name of the generation that is mounted; empty for files that a provider writes itself. */
+  readonly generation: string
+}
+
+/** The last look at a Secret that was as it should be. */
+interface Memo {
+  readonly resourceVersion: string
+  readonly madeOf: string
+}
+
+const keyOf = (namespace: string, name: string) => `${namespace}/${name}`
+const partsOf = (key: string): readonly [namespace: string, name: string] => {
+  const slash = key.indexOf("/")
+  return [key.slice(0, slash), key.slice(slash + 1)]
+}
+const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace ?? "", metadata.name ?? "")
+
+// ---- what is mounted
+
+/** All files of one generation that an entry may need, or all of them. */
+const readFiles = Effect.fnUntraced(function* (targetPath: string, wanted: (path: string) => boolean) {
+  const files = yield* FileSystem.FileSystem
+  const once = Effect.gen(function* () {
+    const listed = yield* MountedFiles.list(targetPath)
+    const found = new Map<string, Redacted.Redacted<Uint8Array>>()
+    for (const [path, absolute] of listed) {
+      if (wanted(path)) found.set(path, Redacted.make(yield* files.readFile(absolute)))
+    }
+    return found
+  })
+  // A newer generation has taken the place of the one that was being read: then all of that one.
+  return yield* Effect.retry(once, {
+    times: READ_ATTEMPTS,
+    while: ({ reason }: PlatformError.PlatformError) => reason._tag === "NotFound"
+  })
+})
+
+const needs = (entry: SecretData.SecretObject, mapping: SecretMapping.SecretMapping, type: string) => {
+  if (SecretMapping.takesAllFiles(mapping, (entry.secretName ?? "").trim(), type)) return () => true
+  const names = new Set<string>()
+  for (const { objectName = "" } of entry.data ?? []) {
+    names.add(objectName.trim())
+    names.add(SecretMapping.splitObjectName(objectName.trim())?.path ?? "")
+  }
+  return (path: string) => names.has(path)
+}
+
+// ---- the program
+
+/**
+ * Runs for ever.
+ *
+ * @shape  ({ nodeId, driverName }) -> never
+ * @errors none: what fails is logged, counted and told in Events on the pods concerned, and tried again
+ */
+export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOptions) {
+  const table = yield* VolumeTable
+  const classes = yield* SecretProviderClasses
+  const pods = yield* NodePods
+  const events = yield* EventRecorder
+  const api = yield* KubernetesApi
+  const queue = yield* WorkQueue.make()
+
+  /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
+  const keysOfStatus = new Map<string, Set<string>>()
+  const statusesOfKey = new Map<string, Set<string>>()
+  const memos = new Map<string, Memo>()
+  const namespaceOf = new Map<string, string>()
+  /** Rung when namespaces may have come or gone. */
+  const bell = yield* Queue.sliding<void>(1)
+
+  const keysAskedBy = ({ metadata, status }: CachedPodStatus): ReadonlyArray<string> => {
+    const namespace = metadata.namespace ?? ""
+    const held = classes.current(namespace, status?.secretProviderClassName ?? "")
+    return held._tag === "Held" ? SyncedVolumes.secretNames(held.object).map((name) => keyOf(namespace, name)) : []
+  }
+  const forget = (statusKey: string) => {
+    namespaceOf.delete(statusKey)
+    Queue.offerUnsafe(bell, undefined)
+    for (const key of keysOfStatus.get(statusKey) ?? []) {
+      const statuses = statusesOfKey.get(key)
+      statuses?.delete(statusKey)
+      if (statuses?.size === 0) statusesOfKey.delete(key)
+      queue.add(key)
+    }
+    keysOfStatus.delete(statusKey)
+  }
+  const note = (podStatus: CachedPodStatus) => {
+    const statusKey = statusKeyOf(podStatus)
+    if (!namespaceOf.has(statusKey)) Queue.offerUnsafe(bell, undefined)
+    namespaceOf.set(statusKey, podStatus.metadata.namespace ?? "")
+    const keys = keysOfStatus.get(statusKey) ?? new Set()
+    for (const key of keysAskedBy(podStatus)) {
+      keys.add(key)
+      const statuses = statusesOfKey.get(key) ?? new Set()
+      statuses.add(statusKey)
+      statusesOfKey.set(key, statuses)
+    }
+    if (keys.size > 0) keysOfStatus.set(statusKey, keys)
+    for (const key of keys) queue.add(key)
+  }
+
+  const statuses = yield* Reflector.make({
+    resource: Resource.cachedPodStatuses,
+    selection: { labelSelector: `${NODE_LABEL}=${nodeLabel(nodeId)}` },
+    onChange: (change) =>
+      Effect.sync(() => {
+        if (change._tag === "Deleted") return forget(change.key)
+        if (change._tag === "Applied") return note(change.object)
+        for (const podStatus of change.objects.values()) note(podStatus)
+      })
+  })
+  const noteAll = (isConcerned: (podStatus: CachedPodStatus) => boolean) => {
+    for (const podStatus of statuses.objects().values()) if (isConcerned(podStatus)) note(podStatus)
+  }
+  yield* classes.onChange((namespace, name) =>
+    noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.secretProviderClassName === name)
+  )
+  yield* pods.onChange((namespace, name) =>
+    noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.podName === name)
+  )
+  // New content under the same versions changes no pod status.
+  yield* table.onContent((targetPath) => noteAll(({ status }) => status?.targetPath === targetPath))
+
+  // ---- namespaces
+
+  interface Followed {
+    readonly scope: Scope.Closeable
+    secrets: Reflector.Reflector<SecretVersion> | undefined
+  }
+  const followed = yield* Effect.acquireRelease(
+    Effect.sync(() => new Map<string, Followed>()),
+    (open) => Effect.forEach([...open.values()], ({ scope }) => Scope.close(scope, Exit.void), { discard: true })
+  )
+  /** Classes of every namespace with volumes here; Secrets are followed only where some class asks for one. */
+  const followNamespaces = Effect.gen(function* () {
+    const wanted = new Set([...namespaceOf.values(), ...[...memos.keys()].map((key) => partsOf(key)[0])])
+    for (const [namespace, { scope }] of [...followed]) {
+      if (wanted.has(namespace)) continue
+      followed.delete(namespace)
+      yield* Scope.close(scope, Exit.void)
+    }
+    for (const namespace of wanted) {
+      if (followed.has(namespace)) continue
+      const scope = yield* Scope.make()
+      followed.set(namespace, { scope, secrets: undefined })
+      yield* Scope.provide(classes.follow(namespace), scope)
+    }
+  })
+  const followSecrets = Effect.fnUntraced(function* (namespace: string) {
+    const own = followed.get(namespace)
+    if (own === undefined || own.secrets !== undefined) return own?.secrets
+    const made = yield* Reflector.make({
+      resource: Resource.secretVersions,
+      selection: { namespace, labelSelector: `${SecretData.MANAGED_LABEL}=true` },
+      onChange: (change) =>
+        Effect.sync(() => {
+          const key = change._tag === "Synced" ? undefined : change.key
+          if (key !== undefined) {
+            if (statusesOfKey.has(key) || memos.has(key)) queue.add(key)
+            return
+          }
+          for (const known of new Set([...statusesOfKey.keys(), ...memos.keys()])) {
+            if (known.startsWith(`${namespace}/`)) queue.add(known)
+          }
+        })
+    }).pipe(Scope.provide(own.scope), Effect.provideService(KubernetesApi, api))
+    own.secrets = made
+    return made
+  })
+
+  // ---- one Secret
+
+  const liveSecret = (key: string) => {
+    const [namespace, name] = partsOf(key)
+    return Effect.catchIf(
+      Resource.get(Resource.secrets, namespace, name),
+      (failure) => failure.isNotFound,
+      () => Effect.undefined
+    )
+  }
+
+  const tellPod = (pod: NodePod, key: string, message: string) =>
+    events.record({
+      type: "Warning",
+      reason: "FailedToCreateSecret",
+      message,
+      pod: {
+        name: pod.metadata.name ?? "",
+        namespace: pod.metadata.namespace ?? "",
+        uid: pod.metadata.uid ?? ""
+      },
+      key
+    })
+
+  interface Gathered {
+    readonly sources: ReadonlyArray<Source>
+    /** A pod or class that is not known, or a pod that is about to end: to be looked at again soon. */
+    readonly isUnsettled: boolean
+    readonly complaints: ReadonlyArray<string>
+  }
+
+  /** Every volume of this node that asks for the Secret, and what is in the way of others. */
+  const gather = Effect.fnUntraced(function* (key: string) {
+    const [namespace, name] = partsOf(key)
+    const files = yield* FileSystem.FileSystem
+    const sources: Array<Source> = []
+    const complaints: Array<string> = []
+    let isUnsettled = false
+    for (const statusKey of statusesOfKey.get(key) ?? []) {
+      const podStatus = statuses.get(statusKey)
+      if (podStatus === undefined) continue
+      const { podName = "", secretProviderClassName = "" } = podStatus.status ?? {}
+      const pod = pods.named(namespace, podName)
+      const decision = SyncedVolumes.decide(podStatus, pod, driverName)
+      const held = classes.current(namespace, secretProviderClassName)
+      isUnsettled ||= decision._tag === "NoPod" || decision._tag === "Ending" || held._tag !== "Held"
+      if (decision._tag === "Mismatch") complaints.push(decision.why)
+      if (decision._tag !== "Usable" || pod === undefined || held._tag !== "Held") continue
+      if (SyncedVolumes.entryOf(held.object, name) === undefined) continue
+      const { targetPath } = decision
+      const generation = yield* files
+        .readLink(`${targetPath}/${MountedFiles.DATA}`)
+        .pipe(Effect.orElseSucceed(() => ""))
+      const confirmedMillis = (yield* MountedFiles.lastChange(targetPath)) ?? 0
+      sources.push({ podStatus, pod, object: held.object, targetPath, confirmedMillis, generation })
+    }
+    return { sources, isUnsettled, complaints } satisfies Gathered
+  })
+
+  /** What the Secret depends on here; equal texts mean that it needs no look. */
+  const madeOf = (sources: ReadonlyArray<Source>): string =>
+    JSON.stringify(
+      sources
+        .map(({ confirmedMillis, generation, object, pod, podStatus, targetPath }) => [
+          targetPath,
+          // Files that a provider writes itself have no generation: then every refresh may have changed them.
+          generation === "" ? confirmedMillis : generation,
+          object.metadata.uid ?? "",
+          object.metadata.resourceVersion ?? "",
+          ...ownersOf(pod, podStatus).map(({ uid }) => uid)
+        ])
+        .sort()
+    )
+
+  const failed = (source: Source, detail: string, remedy: string) =>
+    new SyncFailed({ detail, remedy, pod: keyOf(source.pod.metadata.namespace ?? "", source.pod.metadata.name ?? "") })
+
+  /** The Secret as one volume's files and class have it. */
+  const wantedOf = Effect.fnUntraced(function* (key: string, source: Source, owners: SecretPlan.Wanted["owners"]) {
+    const [namespace, name] = partsOf(key)
+    const { confirmedMillis, object, targetPath } = source
+    const { annotations = {}, creationTimestamp = "", generation = 0 } = object.metadata
+    const className = object.metadata.name ?? ""
+    const entry = SyncedVolumes.entryOf(object, name) ?? {}
+    const inClass = (cause: { readonly message: string; readonly remedy: string }) =>
+      failed(
+        source,
+        `failed to get data in spc ${namespace}/${className} for secret ${name}, err: ${cause.message}`,
+        cause.remedy
+      )
+    const mapping = yield* Effect.mapError(Effect.fromResult(SecretMapping.read(annotations)), inClass)
+    const header = yield* Effect.mapError(Effect.fromResult(SecretData.validate(entry, mapping)), inClass)
+    const files = yield* readFiles(targetPath, needs(entry, mapping, header.type)).pipe(
+      Effect.mapError((cause) =>
+        failed(
+          source,
+          `failed to get mounted files, err: ${MountedFiles.explain(cause)}`,
+          "nothing, it is tried again; see the driver's log if it does not get on"
+        )
+      )
+    )
+    const secret = yield* Effect.mapError(SecretData.build(entry, { targetPath, files }, mapping), inClass)
+    const retained = annotations[RETAIN_KEY] === "true" ? { [RETAIN_KEY]: "true" } : {}
+    return {
+      namespace,
+      secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
+      owners,
+      className,
+      classVersion: SecretPlan.classVersionOf(creationTimestamp, generation),
+      confirmed: DateTime.formatIso(DateTime.makeUnsafe(confirmedMillis)),
+      adopts: annotations[ADOPT_KEY] === "true"
+    } satisfies SecretPlan.Wanted
+  })
+
+  /** Of several classes that ask for one Secret, the one that it is made of already; else the first by name. */
+  const chosen = (sources: ReadonlyArray<Source>, live: Secret | undefined): Source | undefined => {
+    const recorded = live?.metadata.annotations?.[SecretPlan.KEYS.className]
+    const nameOf = ({ object }: Source) => object.metadata.name ?? ""
+    const names = [...new Set(sources.map(nameOf))].sort()
+    const name = recorded !== undefined && names.includes(recorded) ? recorded : names[0]
+    return sources
+      .filter((source) => nameOf(source) === name)
+      .reduce<Source | undefined>(
+        (freshest, source) =>
+          freshest === undefined || source.confirmedMillis > freshest.confirmedMillis ? source : freshest,
+        undefined
+      )
+  }
+
+  const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>) => {
+    const { resourceVersion } = Resource.metadataOf(body)
+    if (resourceVersion !== undefined) memos.set(key, { resourceVersion, madeOf: madeOf(sources) })
+  }
+
+  const mayHaveChanged = (failure: KubernetesApiFailed | SyncFailed) =>
+    failure._tag === "KubernetesApiFailed" && (failure.isConflict || failure.isAlreadyExists || failure.isNotFound)
+
+  const bring = (key: string, sources: ReadonlyArray<Source>) =>
+    Effect.gen(function* () {
+      const [namespace, name] = partsOf(key)
+      const started = yield* Clock.monotonicTimeNanos
+      const live = yield* liveSecret(key)
+      const source = chosen(sources, live)
+      if (source === undefined) return
+      const owners = sources.reduce((all, { pod, podStatus }) => united(all, ownersOf(pod, podStatus)), united([], []))
+      const wanted = yield* wantedOf(key, source, owners)
+      const decision = SecretPlan.decide(live, wanted)
+      const path = Resource.pathOf(Resource.secrets, namespace)
+      const written = Effect.gen(function* () {
+        const seconds = Number((yield* Clock.monotonicTimeNanos) - started) / 1e9
+        yield* Metrics.secretSynced({ provider: source.object.spec?.provider ?? "", seconds })
+        yield* Effect.logInfo("kubernetes secret synced", {
+          secret: key,
+          [LogKeys.secretProviderClass]: keyOf(namespace, wanted.className),
+          changes: decision._tag === "Patch" ? decision.changes.join(",") : "created"
+        })
+      })
+      const query = { fieldManager: SecretPlan.FIELD_MANAGER }
+      switch (decision._tag) {
+        case "Unchanged":
+          return remember(key, live, sources)
+        case "Create": {
+          const body = yield* api.request({ method: "POST", path, query, body: decision.object })
+          remember(key, body, sources)
+          return yield* written
+        }
+        case "Patch": {
+          const body = yield* api.request({
+            method: "PATCH",
+            path: `${path}/${encodeURIComponent(name)}`,
+            query,
+            contentType: "application/merge-patch+json",
+            body: decision.patch
+          })
+          remember(key, body, sources)
+          return yield* written
+        }
+        case "Foreign":
+          return yield* failed(
+            source,
+            `secret ${key} exists and is not managed by the driver`,
+            `give the Secret another name in SecretProviderClass ${keyOf(namespace, wanted.className)}, delete it, or let the class take it over with the annotation ${ADOPT_KEY}: "true"`
+          )
+        case "Blocked":
+          return yield* failed(source, `secret ${key} cannot be updated: ${decision.why}`, decision.remedy)
+        case "Terminating":
+          return yield* failed(source, `secret ${key} is being deleted`, "nothing, it is made anew once it is gone")
+      }
+    }).pipe(Effect.retry({ schedule: conflictRetry, while: mayHaveChanged }))
+
+  // ---- a Secret that nobody here uses
+
+  const asksFor = (namespace: string, name: string, live: Secret) => (className: string) => {
+    const held = classes.current(namespace, className)
+    if (held._tag === "Held") return SyncedVolumes.secretNames(held.object).includes(name)
+    // Of a class that is gone it is only known what has been made of it.
+    return live.metadata.annotations?.[SecretPlan.KEYS.className] === className
+  }
+
+  const remove = Effect.fnUntraced(function* (key: string) {
+    const [namespace, name] = partsOf(key)
+    const done = () => {
+      memos.delete(key)
+      return ReconcileLoop.DONE
+    }
+    const live = yield* liveSecret(key)
+    const { annotations = {}, resourceVersion = "", uid = "" } = live?.metadata ?? {}
+    // Whose it is is what our own annotation says: what upstream's driver left is its owners' business.
+    if (live === undefined || !SecretPlan.isOurs(live) || annotations[SecretPlan.KEYS.className] === undefined)
+      return done()
+    if (annotations[RETAIN_KEY] === "true" || live.metadata.deletionTimestamp !== undefined) return done()
+    // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
+    const { objects } = yield* Resource.list(Resource.podUses, { namespace })
+    const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
+    if (use === "Used") return done()
+    if (use === "Ending") return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    const now = yield* Clock.currentTimeMillis
+    const since = annotations[SecretPlan.KEYS.unused]
+    if (since === undefined) {
+      yield* Resource.mergePatch(
+        Resource.secretVersions,
+        namespace,
+        name,
+        SecretPlan.markUnused(live, DateTime.formatIso(DateTime.makeUnsafe(now)))
+      )
+      return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
+    }
+    const markedMillis = Result.getOrElse(
+      Result.try(() => DateTime.toEpochMillis(DateTime.makeUnsafe(since))),
+      () => 0
+    )
+    if (now - markedMillis < UNUSED_MILLIS) return ReconcileLoop.requeueAfter(UNUSED_MILLIS - (now - markedMillis))
+    yield* Resource.remove(Resource.secretVersions, namespace, name, { uid, resourceVersion })
+    yield* Effect.logInfo("kubernetes secret removed: nobody uses it any more", { secret: key })
+    return done()
+  })
+
+  /** Conflicts and missing objects: somebody was there meanwhile, and the next look sees what is there now. */
+  const removed = (key: string) =>
+    Effect.catchIf(
+      remove(key),
+      (failure) => failure.isConflict || failure.isNotFound,
+      () => Effect.succeed(ReconcileLoop.requeueAfter(SOON_MILLIS))
+    )
+
+  // ---- the loop
+
+  const reconcile = Effect.fnUntraced(function* (key: string) {
+    const { complaints, isUnsettled, sources } = yield* gather(key)
+    const [namespace] = partsOf(key)
+    const later = () => ReconcileLoop.requeueAfter(isUnsettled ? SOON_MILLIS : RESYNC_MILLIS)
+    if (sources.length === 0) {
+      const [complaint] = complaints
+      if (complaint !== undefined) return yield* new SyncFailed({ detail: complaint, remedy: FORGED, pod: key })
+      if (memos.has(key) || statusesOfKey.has(key)) {
+        const outcome = yield* removed(key)
+        return outcome._tag === "Done" && statusesOfKey.has(key) ? later() : outcome
+      }
+      return ReconcileLoop.DONE
+    }
+    const secrets = yield* followSecrets(namespace)
+    const memo = memos.get(key)
+    const isKnown =
+      memo !== undefined &&
+      secrets?.get(key)?.metadata.resourceVersion === memo.resourceVersion &&
+      memo.madeOf === madeOf(sources)
+    if (!isKnown) {
+      yield* Effect.tapError(bring(key, sources), (failure) => {
+        memos.delete(key)
+        const [first] = sources
+        if (first === undefined) return Effect.void
+        if (failure._tag === "SyncFailed") return tellPod(first.pod, key, failure.message)
+        const hint = failure.status === 403 ? `; ${CREATE_HINT}` : ""
+        return tellPod(first.pod, key, `failed to write secret ${key}, err: ${failure.message}${hint}`)
+      })
+    }
+    const [complaint] = complaints
+    if (complaint !== undefined) return yield* new SyncFailed({ detail: complaint, remedy: FORGED, pod: key })
+    return later()
+  })
+
+  return yield* Effect.raceFirst(
+    Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),
+    Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces))
+  )
+}, Effect.scoped)
+
+const FORGED =
+  "the SecretProviderClassPodStatus names a volume that its pod does not have; delete it, and the driver makes it anew at the next mount"

@@ -1,0 +1,52 @@
+/**
+ * Who uses a Secret: pods that mount a class that asks for it, and pods that refer to it themselves. Asked before a
+ * Secret is removed, of all pods of a namespace on all nodes.
+ */
+import type { PodUse } from "../../schemas/PodUse.ts"
+
+/** @shape (pod, Secret's name) -> whether the pod refers to it: environment, volume or pull secret */
+const refersTo = ({ spec }: PodUse, secretName: string): boolean => {
+  const containers = [...(spec?.initContainers ?? []), ...(spec?.containers ?? [])]
+  return (
+    containers.some(({ env = [] }) => env.some(({ valueFrom }) => valueFrom?.secretKeyRef?.name === secretName)) ||
+    containers.some(({ envFrom = [] }) => envFrom.some(({ secretRef }) => secretRef?.name === secretName)) ||
+    (spec?.imagePullSecrets ?? []).some(({ name }) => name === secretName) ||
+    (spec?.volumes ?? []).some(
+      ({ projected, secret }) =>
+        secret?.secretName === secretName ||
+        (projected?.sources ?? []).some((source) => source.secret?.name === secretName)
+    )
+  )
+}
+
+/** @shape (pod, name of the CSI driver) -> names of the classes that it mounts */
+const classesOf = ({ spec }: PodUse, driverName: string): ReadonlyArray<string> =>
+  (spec?.volumes ?? []).flatMap(({ csi }) => {
+    const name = csi?.driver === driverName ? csi.volumeAttributes?.secretProviderClass : undefined
+    return name === undefined ? [] : [name]
+  })
+
+export type Use = "Used" | "Ending" | "Unused"
+
+/**
+ * What the pods of a namespace say about one Secret.
+ *
+ * @shape  (pods, secretName, driverName, asksFor: (className) -> whether that class asks for the Secret) -> Used: by a
+ *         pod that goes on; Ending: only by pods that are about to end; Unused
+ * @errors none
+ */
+export const useOf = (
+  pods: ReadonlyArray<PodUse>,
+  secretName: string,
+  driverName: string,
+  asksFor: (className: string) => boolean
+): Use => {
+  const users = pods.filter(
+    (pod) =>
+      !ENDED.has(pod.status?.phase ?? "") && (refersTo(pod, secretName) || classesOf(pod, driverName).some(asksFor))
+  )
+  if (users.length === 0) return "Unused"
+  return users.every(({ metadata }) => metadata.deletionTimestamp !== undefined) ? "Ending" : "Used"
+}
+
+const ENDED: ReadonlySet<string> = new Set(["Succeeded", "Failed"])

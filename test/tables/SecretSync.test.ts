@@ -1,0 +1,414 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
+import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import type { DriverConfig } from "../../schemas/Config.ts"
+import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import * as Resource from "../../src/reconciler/Resource.ts"
+import { publish } from "../../src/volume/NodePublish.ts"
+import { unpublish } from "../../src/volume/NodeUnpublish.ts"
+import * as Node from "../support/FakeNode.ts"
+
+const never = Number.POSITIVE_INFINITY
+const rotation = { rotationEnabled: true, rotationPollIntervalMillis: 120_000 } satisfies Partial<DriverConfig>
+const deployment = (name: string) => ({ apiVersion: "apps/v1", kind: "ReplicaSet", name, uid: `uid-of-${name}` })
+
+/** A ReplicaSet that exists, as a reference to it. */
+const replicaSet = Effect.fn(function* (name = "rs") {
+  const api = yield* KubernetesApi
+  const made = yield* api.request({
+    method: "POST",
+    path: "/apis/apps/v1/namespaces/default/replicasets",
+    body: { apiVersion: "apps/v1", kind: "ReplicaSet", metadata: { name }, spec: {} }
+  })
+  return { apiVersion: "apps/v1", kind: "ReplicaSet", name, uid: Resource.metadataOf(made).uid ?? "" }
+})
+
+const entry = (change: Readonly<Record<string, unknown>> = {}) => ({
+  secretName: "synced",
+  type: "Opaque",
+  labels: { environment: "test" },
+  annotations: { "an/annotation": "yes" },
+  data: [{ objectName: "foo", key: "username" }],
+  ...change
+})
+const classWith = (...secretObjects: ReadonlyArray<unknown>) => ({
+  provider: "vault",
+  parameters: { roleName: "r" },
+  secretObjects
+})
+
+/** Events and watches take their way. */
+const soon = Effect.repeat(TestClock.adjust("10 millis"), { times: 30 })
+const later = (seconds: number) => Effect.repeat(TestClock.adjust("1 second"), { times: seconds })
+
+const secrets = Effect.flatMap(MemoryKubernetes, (kubernetes) => kubernetes.all("secrets"))
+const secret = Effect.map(secrets, ([first]) => first)
+const decoded = (value: unknown) => Buffer.from(String(value), "base64").toString()
+const contents = Effect.map(secrets, (all) =>
+  all.map((it) => Object.fromEntries(Object.entries(objectAt(it, "data")).map(([key, value]) => [key, decoded(value)])))
+)
+const ownerUids = Effect.map(secret, (it) => {
+  const references = isObject(it) ? objectAt(it, "metadata")["ownerReferences"] : []
+  return Array.isArray(references) ? references.map(({ uid }) => uid) : []
+})
+const secretWrites = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
+  Effect.map(kubernetes.requests, (requests) =>
+    requests
+      .filter(({ method, resource }) => method !== "GET" && resource === "secrets")
+      .reduce((sum, { count }) => sum + count, 0)
+  )
+)
+const eventMessages = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
+  Effect.map(kubernetes.all("events"), (events) => events.map(({ message, reason }) => `${reason}: ${message}`))
+)
+
+const inSync = <A, E, R>(
+  body: (provider: Node.Script) => Effect.Effect<A, E, R>,
+  change: Partial<DriverConfig> = {}
+) => {
+  const provider = Node.script()
+  const running = change.rotationEnabled === true ? Effect.andThen(Node.rotating, Node.syncing) : Node.syncing
+  return Effect.andThen(running, body(provider)).pipe(
+    Effect.scoped,
+    Effect.provide(Node.driverLayer(provider, change).pipe(Layer.provideMerge(Node.worldLayer)))
+  )
+}
+
+const mounted = (
+  spec: unknown,
+  metadata: Parameters<typeof Node.putPod>[1] = { ownerReferences: [deployment("rs-1")] },
+  annotations: Readonly<Record<string, string>> = {}
+) =>
+  Effect.gen(function* () {
+    yield* Node.putClass(spec, "spc", "default", annotations)
+    const request = yield* Node.putPod(Node.POD, metadata)
+    yield* soon
+    yield* publish(request, never)
+    yield* soon
+    return request
+  })
+
+const deletePod = (name = Node.POD.name) =>
+  Effect.flatMap(KubernetesApi, (api) => api.request({ method: "DELETE", path: `${Node.podsPath("default")}/${name}` }))
+
+describe("a Secret is made of mounted files (6.3, 6.4)", () => {
+  it.effect("created once, with data, labels, annotations and the owner of the pod, and not written again", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        const made = yield* secret
+        assert.deepNestedInclude(made, {
+          "metadata.name": "synced",
+          "metadata.labels": { environment: "test", "secrets-store.csi.k8s.io/managed": "true" },
+          "metadata.ownerReferences": [deployment("rs-1")],
+          type: "Opaque"
+        })
+        assert.strictEqual(yield* secretWrites, 1)
+        yield* later(3_600)
+        assert.strictEqual(yield* secretWrites, 1)
+      })
+    )
+  )
+
+  it.effect("6.7 a pod without owners: its pod status owns the Secret", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()), {})
+        const made = yield* secret
+        assert.deepNestedInclude(made, { "metadata.ownerReferences[0].kind": "SecretProviderClassPodStatus" })
+      })
+    )
+  )
+
+  it.effect("13.2 several owners: one reference each, told apart by uid (Q11)", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        for (const [index, owner] of [
+          deployment("rs-1"),
+          deployment("rs-2"),
+          { ...deployment("rs-2"), uid: "anew" }
+        ].entries()) {
+          const request = yield* Node.putPod({ ...Node.POD, name: `web-${index}` }, { ownerReferences: [owner] })
+          yield* soon
+          yield* publish(request, never)
+          yield* soon
+        }
+        assert.deepStrictEqual(yield* ownerUids, ["uid-of-rs-1", "uid-of-rs-2", "anew"])
+      })
+    )
+  )
+
+  it.effect("D5, Q1 what others have put into it stays, and what was ours is mended", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        const api = yield* KubernetesApi
+        yield* api.request({
+          method: "PATCH",
+          path: "/api/v1/namespaces/default/secrets/synced",
+          contentType: "application/merge-patch+json",
+          body: {
+            metadata: {
+              labels: { theirs: "kept", environment: "changed" },
+              annotations: { "their/own": "kept" },
+              finalizers: ["their/finalizer"],
+              ownerReferences: [deployment("rs-1"), { ...deployment("theirs"), kind: "Deployment" }]
+            },
+            data: { username: Buffer.from("changed").toString("base64"), surplus: "eA==" }
+          }
+        })
+        yield* soon
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        const made = yield* secret
+        assert.deepNestedInclude(made, {
+          "metadata.labels.theirs": "kept",
+          "metadata.labels.environment": "test",
+          "metadata.annotations.their/own": "kept",
+          "metadata.finalizers": ["their/finalizer"]
+        })
+        assert.deepStrictEqual(yield* ownerUids, ["uid-of-rs-1", "uid-of-theirs"])
+      })
+    )
+  )
+
+  it.effect("7.1 it follows a rotation, also one under an unchanged version", () =>
+    inSync(
+      (provider) =>
+        Effect.gen(function* () {
+          yield* mounted(classWith(entry()))
+          provider.mount = () => Effect.succeed(Node.answer("v2"))
+          yield* TestClock.adjust("133 seconds")
+          yield* soon
+          assert.deepStrictEqual(yield* contents, [{ username: "secret v2" }])
+          provider.mount = () => Effect.succeed(Node.answer("v2", Node.file("foo", "same version")))
+          yield* TestClock.adjust("133 seconds")
+          yield* soon
+          assert.deepStrictEqual(yield* contents, [{ username: "same version" }])
+          assert.strictEqual(yield* secretWrites, 3)
+        }),
+      rotation
+    )
+  )
+
+  it.effect("deleted while it is used: made again within 5 s", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        const api = yield* KubernetesApi
+        yield* api.request({ method: "DELETE", path: "/api/v1/namespaces/default/secrets/synced" })
+        yield* soon
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+      })
+    )
+  )
+
+  it.effect("Q36, L4 an edit of the class is reflected: keys, names, labels", () =>
+    inSync((provider) =>
+      Effect.gen(function* () {
+        provider.mount = () => Effect.succeed(Node.answer("v1", Node.file("foo", "1"), Node.file("bar", "2")))
+        yield* mounted(classWith(entry()))
+        yield* Node.changeClass({
+          secretObjects: [
+            entry({ data: [{ objectName: "bar", key: "password" }], labels: { environment: "production" } }),
+            entry({ secretName: "second" })
+          ]
+        })
+        yield* soon
+        assert.sameDeepMembers([...(yield* contents)], [{ password: "2" }, { username: "1" }])
+        yield* Node.changeClass({ secretObjects: [entry({ secretName: "second" })] })
+        yield* later(30)
+        assert.deepStrictEqual(yield* contents, [{ username: "1" }])
+      })
+    )
+  )
+})
+
+describe("a Secret that is not ours (Q2, S7)", () => {
+  const theirs = Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "POST",
+      path: "/api/v1/namespaces/default/secrets",
+      body: { apiVersion: "v1", kind: "Secret", metadata: { name: "synced", labels: { a: "b" } }, data: { x: "eA==" } }
+    })
+  )
+  it.effect("is left alone, and the pod is told what to do", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* theirs
+        yield* mounted(classWith(entry()))
+        yield* later(60)
+        assert.deepStrictEqual(yield* contents, [{ x: "x" }])
+        const [message] = yield* eventMessages
+        assert.match(
+          message ?? "",
+          /FailedToCreateSecret: secret default\/synced exists and is not managed by the driver/u
+        )
+        assert.strictEqual(yield* secretWrites, 1)
+      })
+    )
+  )
+  it.effect("is taken over when the class asks for it", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* theirs
+        yield* mounted(classWith(entry()), undefined, { "secrets-store.csi.k8s.io/adopt-secrets": "true" })
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        assert.deepNestedInclude(yield* secret, { "metadata.labels.a": "b" })
+      })
+    )
+  )
+})
+
+describe("what is wrong is told, and holds up nobody else (Q10)", () => {
+  it.effect.each([
+    {
+      row: "6.5",
+      name: "no such file",
+      entry: entry({ data: [{ objectName: "none", key: "k" }] }),
+      says: /failed to get data in spc default\/spc for secret synced, err: file matching objectName none not found in the pod/u
+    },
+    {
+      row: "6.5",
+      name: "no key",
+      entry: entry({ data: [{ objectName: "foo" }] }),
+      says: /err: key in secretObjects.data is empty/u
+    },
+    {
+      row: "6.6",
+      name: "no certificate",
+      entry: entry({ type: "kubernetes.io/tls", data: [{ objectName: "foo", key: "tls.crt" }] }),
+      says: /failed to get cert data from file/u
+    }
+  ])("$row $name: an Event on the pod, and the other Secret of the class is there", ({ entry: wrong, says }) =>
+    inSync(() =>
+      Effect.gen(function* () {
+        // It is loaded when the first such file is met, which takes real time.
+        yield* Effect.promise(() => import("../../layers/real/Pkcs12.ts"))
+        yield* mounted(classWith(wrong, entry({ secretName: "right" })))
+        yield* soon
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        assert.match((yield* eventMessages).join("\n"), says)
+      })
+    )
+  )
+
+  it.effect("Q12, 6.8 without the right to write Secrets: one Event with the hint, and it goes on once it may", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const kubernetes = yield* MemoryKubernetes
+        for (let time = 0; time < 3; time++) {
+          yield* kubernetes.failNext(
+            ({ method, path }) => method === "POST" && path.endsWith("/secrets"),
+            { status: 403, reason: "Forbidden" },
+            { applied: false }
+          )
+        }
+        yield* mounted(classWith(entry()))
+        yield* later(30)
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        const messages = yield* eventMessages
+        assert.strictEqual(messages.length, 1)
+        assert.match(messages[0] ?? "", /syncSecret.enabled=true/u)
+      })
+    )
+  )
+})
+
+describe("a Secret lives as long as pods use it (L5, S9)", () => {
+  const end = (request: Parameters<typeof unpublish>[0], name?: string) =>
+    Effect.gen(function* () {
+      yield* unpublish(request)
+      yield* deletePod(name)
+      const kubernetes = yield* MemoryKubernetes
+      yield* kubernetes.collectGarbage
+    })
+
+  it.effect("after its last pod it is marked, and gone within a minute", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const owner = yield* replicaSet()
+        const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+        yield* end(request)
+        yield* later(2)
+        assert.strictEqual((yield* secrets).length, 1)
+        yield* later(58)
+        assert.deepStrictEqual(yield* secrets, [])
+      })
+    )
+  )
+
+  it.effect.each([
+    {
+      name: "a pod of another node mounts the class",
+      spec: {
+        volumes: [
+          { name: "v", csi: { driver: "secrets-store.csi.k8s.io", volumeAttributes: { secretProviderClass: "spc" } } }
+        ]
+      }
+    },
+    {
+      name: "a pod has it in its environment",
+      spec: {
+        containers: [
+          { name: "c", env: [{ name: "E", valueFrom: { secretKeyRef: { name: "synced", key: "username" } } }] }
+        ]
+      }
+    },
+    { name: "a pod mounts it", spec: { volumes: [{ name: "v", secret: { secretName: "synced" } }] } }
+  ])("not while $name", ({ spec }) =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const owner = yield* replicaSet()
+        const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+        const api = yield* KubernetesApi
+        yield* api.request({
+          method: "POST",
+          path: Node.podsPath("default"),
+          body: { apiVersion: "v1", kind: "Pod", metadata: { name: "user" }, spec: { nodeName: "node-2", ...spec } }
+        })
+        yield* end(request)
+        yield* later(120)
+        assert.strictEqual((yield* secrets).length, 1)
+      })
+    )
+  )
+
+  it.effect("a pod that comes back takes the mark away", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const owner = yield* replicaSet()
+        const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+        yield* end(request)
+        yield* later(3)
+        assert.deepNestedInclude(yield* secret, { "metadata.name": "synced" })
+        const again = yield* Node.putPod(Node.POD, { ownerReferences: [owner] })
+        yield* soon
+        yield* publish(again, never)
+        yield* later(120)
+        assert.strictEqual((yield* secrets).length, 1)
+        assert.notInclude(JSON.stringify(yield* secret), "unused-since")
+      })
+    )
+  )
+
+  it.effect("retain keeps it", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const owner = yield* replicaSet()
+        const request = yield* mounted(
+          classWith(entry()),
+          { ownerReferences: [owner] },
+          { "secrets-store.csi.k8s.io/retain": "true" }
+        )
+        yield* end(request)
+        yield* Node.removeClass()
+        yield* later(120)
+        assert.strictEqual((yield* secrets).length, 1)
+      })
+    )
+  )
+})
