@@ -22,7 +22,7 @@ export interface Turn {
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-/** Says what a call has shown of its provider; said more than once, the last word counts. */
+/** Says what a call has shown of its provider; said more than once, the last word counts. Unsaid, none was made. */
 export type Tell = (outcome: Budget.Outcome, words?: string) => void
 
 interface Waiting extends Budget.Waiter {
@@ -113,16 +113,14 @@ export class ProviderBudget extends Context.Service<
         gate: Gate,
         { className, kind }: Turn,
         epoch: number,
-        outcome: Budget.Outcome
+        outcome: Budget.Outcome | undefined
       ) {
         const now = { nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }
-        gate.state = Budget.answered(
-          Budget.ended(gate.state, { kind, epoch }),
-          { epoch, className },
-          outcome,
-          limits,
-          now
-        )
+        gate.state = Budget.ended(gate.state, { kind, epoch })
+        // A turn that was not used has shown nothing: the next one may try at once.
+        if (outcome !== undefined) {
+          gate.state = Budget.answered(gate.state, { epoch, className }, outcome, limits, now)
+        }
         yield* pump(gate)
       })
 
@@ -134,9 +132,7 @@ export class ProviderBudget extends Context.Service<
             return pump(gate)
           }
           // Its turn came in the very moment in which it gave up.
-          return Effect.flatMap(Deferred.await(waiting.admitted), (epoch) =>
-            end(gate, turn, epoch, { _tag: "Unknown" })
-          )
+          return Effect.flatMap(Deferred.await(waiting.admitted), (epoch) => end(gate, turn, epoch, undefined))
         })
 
       const busy = (gate: Gate, { provider, waitMillis }: Turn) =>
@@ -162,7 +158,7 @@ export class ProviderBudget extends Context.Service<
           Effect.uninterruptibleMask((restore) =>
             Effect.gen(function* () {
               const gate = yield* gateOf(turn.provider)
-              let outcome: Budget.Outcome = { _tag: "Unknown" }
+              let outcome: Budget.Outcome | undefined
               const tell: Tell = (told, words) => {
                 outcome = told
                 if (told._tag === "Throttled") gate.words = words

@@ -299,7 +299,9 @@ describe.each([
           // First mounts that the provider spoils; the token is where it was, and where it is from Kubernetes 1.35 on.
           for (const { name, respond } of spoiled(marks)) {
             provider.respond(respond)
-            yield* fails(name, kubelet.publish(volume(number % 2 === 0 ? {} : { secrets: tokenInSecrets })))
+            // A mount waits for a provider that throttles as long as its caller does.
+            const within = name === "RESOURCE_EXHAUSTED" ? 3_000 : 60_000
+            yield* fails(name, kubelet.publish(volume(number % 2 === 0 ? {} : { secrets: tokenInSecrets }), within))
           }
           provider.respond(hangs)
           yield* fails("a deadline", kubelet.publish(volume(), 300))

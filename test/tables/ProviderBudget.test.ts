@@ -176,6 +176,20 @@ describe("ProviderBudget", () => {
     )
   )
 
+  it.effect("a turn that was not used shows nothing: the next one tries at once", () =>
+    inBudget(
+      Effect.gen(function* () {
+        const { budget, names, start } = yield* calls
+        yield* (yield* start("first", turn("Mount"))).ended(throttled)
+        yield* Effect.forkScoped(budget.run(turn("Mount"), () => Effect.void))
+        yield* start("next", turn("Mount"))
+        yield* TestClock.adjust("1200 millis")
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(names(), ["first", "next"])
+      })
+    )
+  )
+
   it.effect("a call that fails gives its place back, and fails as it did", () =>
     inBudget(
       Effect.gen(function* () {

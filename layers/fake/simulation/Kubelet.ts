@@ -136,7 +136,9 @@ export class Kubelet {
       return true
     }
     // Whoever was cut off, and a driver that has died, may still have to undo.
-    const isFinal = answer.code !== "cancelled" && answer.code !== "CANCELLED" && answer.details !== "Deadline exceeded"
+    // A mount that a provider had no time for goes on, and may be there already.
+    const isFinal =
+      !["cancelled", "CANCELLED", "RESOURCE_EXHAUSTED"].includes(answer.code) && answer.details !== "Deadline exceeded"
     const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
     if (isFinal && isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
