@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import type { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
+import type { SecretProviderClassSpec } from "../../schemas/SecretProviderClass.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
 import * as MemoryKubernetes from "../fake/MemoryKubernetes.ts"
@@ -42,7 +43,8 @@ export interface Workbench {
     namespace: string,
     name: string,
     provider: string,
-    parameters: Readonly<Record<string, string>>
+    parameters: Readonly<Record<string, string>>,
+    secretObjects?: SecretProviderClassSpec["secretObjects"]
   ) => Effect.Effect<void>
   /** Starts the driver and waits until it answers. */
   readonly startDriver: (
@@ -161,13 +163,13 @@ const build = (options: WorkbenchOptions) =>
       kubernetes,
       api,
       kubelet,
-      putClass: (namespace, name, provider, parameters) => {
+      putClass: (namespace, name, provider, parameters, secretObjects) => {
         const path = `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
         const body = {
           apiVersion: "secrets-store.csi.x-k8s.io/v1",
           kind: "SecretProviderClass",
           metadata: { name, namespace },
-          spec: { provider, parameters }
+          spec: { provider, parameters, ...(secretObjects === undefined ? {} : { secretObjects }) }
         }
         return api.request({ method: "POST", path, body }).pipe(
           Effect.catchIf(

@@ -45,7 +45,7 @@ const RESYNC_MILLIS = 300_000
 /** For what is on its way: a pod or class that is not known yet, a pod that is about to end. */
 const SOON_MILLIS = 5_000
 /** A Secret that was marked as unused goes this long after the mark at the earliest. */
-const UNUSED_MILLIS = 10_000
+const UNUSED_MILLIS = 5_000
 const READ_ATTEMPTS = 3
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */

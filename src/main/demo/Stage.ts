@@ -38,6 +38,17 @@ export const PARAMETERS = {
   })
 }
 
+/** A Kubernetes Secret of the mounted password. */
+export const SECRET = "web-password"
+export const SECRET_OBJECTS = [
+  {
+    secretName: SECRET,
+    type: "Opaque",
+    labels: { app: "web" },
+    data: [{ objectName: "password", key: "password" }]
+  }
+]
+
 const VOLUME = { podName: "web-0", podNamespace: NAMESPACE, volumeName: "secrets", secretProviderClass: CLASS }
 const WITHOUT_CLASS = { ...VOLUME, podName: "lost-0", secretProviderClass: "no-such-class" }
 const WITHOUT_PROVIDER = { ...VOLUME, podName: "early-0", secretProviderClass: "vault-secrets" }

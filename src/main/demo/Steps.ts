@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { Clock, Effect, Schedule, Schema } from "effect"
+import { Clock, Effect, Redacted, Schedule, Schema } from "effect"
 import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
 import { register } from "../../../layers/development/KubeletRegistration.ts"
 import { NODE_NAME } from "../../../layers/development/Workbench.ts"
@@ -24,6 +24,8 @@ import {
   PARAMETERS,
   PROVIDER,
   ROTATION_MILLIS,
+  SECRET,
+  SECRET_OBJECTS,
   SECRETS,
   type Stage
 } from "./Stage.ts"
@@ -134,10 +136,14 @@ const registerDriver = (stage: Stage) =>
 
 const createClasses = (stage: Stage) =>
   Effect.gen(function* () {
-    yield* stage.putClass(NAMESPACE, CLASS, PROVIDER, PARAMETERS)
+    yield* stage.putClass(NAMESPACE, CLASS, PROVIDER, PARAMETERS, SECRET_OBJECTS)
     yield* stage.putClass(NAMESPACE, stage.withoutProvider.secretProviderClass, "vault", { objects: "password" })
     const found = yield* onKubernetes(stage, Resource.get(Resource.secretProviderClasses, NAMESPACE, CLASS))
-    yield* same("the class as stored", found.spec, { provider: PROVIDER, parameters: PARAMETERS })
+    yield* same("the class as stored", found.spec, {
+      provider: PROVIDER,
+      parameters: PARAMETERS,
+      secretObjects: SECRET_OBJECTS
+    })
     const { podName, volumeName } = stage.volume
     return [
       `SecretProviderClass ${NAMESPACE}/${CLASS}: provider ${PROVIDER}`,
@@ -199,6 +205,27 @@ const readPodStatus = (stage: Stage) =>
     ]
   })
 
+/** The password of the Kubernetes Secret, and who owns it. */
+const readSecret = (stage: Stage) =>
+  Effect.map(onKubernetes(stage, Resource.get(Resource.secrets, NAMESPACE, SECRET)), ({ data = {}, metadata }) => ({
+    password: Buffer.from(Redacted.value(data["password"] ?? Redacted.make("")), "base64").toString(),
+    owners: (metadata.ownerReferences ?? []).map(({ kind, name }) => `${kind} ${name}`)
+  }))
+
+/** It is written a moment after the files. */
+const secretBecomes = (stage: Stage, password: string) =>
+  readSecret(stage).pipe(
+    Effect.flatMap((found) => Effect.as(same(`password in Secret ${SECRET}`, found.password, password), found)),
+    Effect.retry(soon)
+  )
+
+const readSyncedSecret = (stage: Stage) =>
+  Effect.gen(function* () {
+    const { owners } = yield* secretBecomes(stage, SECRETS.password)
+    yield* same("number of its owners", owners.length, 1)
+    return [`Secret ${NAMESPACE}/${SECRET}, key password: ${JSON.stringify(SECRETS.password)}`, ...owners]
+  })
+
 const republishEarly = (stage: Stage) =>
   Effect.gen(function* () {
     const generation = Files.generationOf(stage.target)
@@ -226,6 +253,7 @@ const refreshWhenDue = (stage: Stage) =>
     const files = Files.seenBy(stage.target)
     yield* same("contents after the refresh", contentsOf(files), ROTATED)
     const took = Files.writtenMillis(stage.target) - mounted
+    yield* secretBecomes(stage, ROTATED.password)
     yield* same(`not before ${ROTATION_MILLIS} ms`, took >= ROTATION_MILLIS, true)
     const after = { generation: Files.generationOf(stage.target), versions: versionsIn(yield* readStatus(stage)) }
     yield* same("a generation of its own", after.generation !== before.generation, true)
@@ -235,7 +263,8 @@ const refreshWhenDue = (stage: Stage) =>
       `${(took / 1_000).toFixed(1)} s after the mount, without a republish:`,
       ...showFiles(files),
       `..data: ${before.generation} -> ${after.generation}`,
-      ...changed.map((id) => `version of ${id}: ${before.versions[id]} -> ${after.versions[id]}`)
+      ...changed.map((id) => `version of ${id}: ${before.versions[id]} -> ${after.versions[id]}`),
+      `Secret ${NAMESPACE}/${SECRET}, key password: ${JSON.stringify(ROTATED.password)}`
     ]
   })
 
@@ -255,6 +284,7 @@ const refreshOnDemand = (stage: Stage) =>
     yield* Effect.retry(arrived, often)
     const took = (yield* Clock.currentTimeMillis) - started
     yield* same(`within ${ASKED_MILLIS} ms`, took <= ASKED_MILLIS, true)
+    yield* secretBecomes(stage, REVOKED.password)
     return [
       `kubectl annotate pod ${stage.volume.podName} ${FORCE_REFRESH_KEY}=after-the-leak`,
       `in the volume after ${took} ms, though it was not due for some seconds:`,
@@ -297,6 +327,7 @@ const COUNTS: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, 
   ["node_publish_error_total", { error_type: "SecretProviderClassNotFound" }, 1],
   ["node_publish_error_total", { error_type: "FailedToLookupProviderGRPCClient", provider: "vault" }, 1],
   ["rotation_reconcile_total", { provider: PROVIDER, rotated: "true" }, 2],
+  ["sync_k8s_secret_total", { provider: PROVIDER }, 3],
   ["secrets_store_publish_outcomes_total", { outcome: "mounted", provider: PROVIDER }, 1],
   ["secrets_store_publish_outcomes_total", { outcome: "not_due", provider: PROVIDER }, 1],
   ["secrets_store_provider_requests_total", { grpc_code: "OK", provider: PROVIDER }, 3]
@@ -327,6 +358,28 @@ const unpublish = (stage: Stage) =>
     return ["no mount, no directory; unpublishing once more is no error"]
   })
 
+/** From the pod's end: it is marked first, so that another node can still say that it needs it. */
+const secretGoes = Schedule.max([Schedule.spaced("200 millis"), Schedule.recurs(150)])
+
+const deletePod = (stage: Stage) =>
+  Effect.gen(function* () {
+    yield* onKubernetes(stage, Resource.remove(Resource.pods, NAMESPACE, stage.volume.podName))
+    const started = yield* Clock.currentTimeMillis
+    const isThere = readSecret(stage).pipe(
+      Effect.as(true),
+      Effect.catchIf(
+        (failure) => failure.isNotFound,
+        () => Effect.succeed(false)
+      )
+    )
+    yield* Effect.retry(
+      Effect.flatMap(isThere, (there) => same(`Secret ${SECRET} is there`, there, false)),
+      secretGoes
+    )
+    const took = (yield* Clock.currentTimeMillis) - started
+    return [`Secret ${NAMESPACE}/${SECRET} is gone ${(took / 1_000).toFixed(1)} s after its last pod`]
+  })
+
 const stop = (stage: Stage) =>
   Effect.gen(function* () {
     const { driver } = stage
@@ -351,6 +404,7 @@ export const SHOWING: ReadonlyArray<Step> = [
   { title: "the kubelet publishes the volume of the first pod", run: publish },
   { title: "the pod sees its secrets as files", run: readFiles },
   { title: "the pod status says which versions are mounted", run: readPodStatus },
+  { title: "a Kubernetes Secret is made of the mounted password, as the class asks for", run: readSyncedSecret },
   { title: "a changed secret is not fetched before it is due", run: republishEarly },
   { title: "once due, the driver brings the new secret by itself, all files at once", run: refreshWhenDue },
   { title: "a refresh that is asked for by an annotation comes at once", run: refreshOnDemand },
@@ -361,5 +415,6 @@ export const SHOWING: ReadonlyArray<Step> = [
 
 export const ENDING: ReadonlyArray<Step> = [
   { title: "the kubelet unpublishes the volume, and nothing is left of it", run: unpublish },
+  { title: "the pod is deleted, and its Kubernetes Secret goes with it", run: deletePod },
   { title: "the driver stops when told to", run: stop }
 ]
