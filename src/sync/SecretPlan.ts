@@ -43,6 +43,8 @@ export interface Wanted {
   readonly confirmed: string
   /** The class asks for Secrets of others to be taken over. */
   readonly adopts: boolean
+  /** Another class asks for the Secret as well, was created later, and is in use: its content counts. */
+  readonly yields: boolean
 }
 
 export type SecretDecision =
@@ -137,9 +139,9 @@ const isEmpty = (patch: Readonly<Record<string, unknown>>): boolean => Object.ke
 export const isOurs = (live: Secret): boolean => live.metadata.labels?.[MANAGED_LABEL] === "true"
 
 /** Another node has written it of a newer class, or has asked the provider later. */
-const knowsMore = (live: Secret, { className, classVersion, confirmed }: Wanted): boolean => {
+const knowsMore = (live: Secret, { className, classVersion, confirmed, yields }: Wanted): boolean => {
   const { annotations = {} } = live.metadata
-  if (annotations[KEYS.className] !== className) return false
+  if (annotations[KEYS.className] !== className) return yields
   const version = annotations[KEYS.classVersion] ?? ""
   if (version !== classVersion) return version > classVersion
   return (annotations[KEYS.confirmed] ?? "") > confirmed
@@ -209,6 +211,19 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
 
 const STAMPS: ReadonlySet<string> = new Set(Object.values(KEYS))
 const isStamp = (key: string): boolean => STAMPS.has(key)
+
+/**
+ * The other class that a Secret is made of, when it was created later than this one: whether it is still in use is to be
+ * found out. The later one counts on every node, so that two classes never write a Secret by turns.
+ *
+ * @shape  (live, className, classVersion) -> name of the other class, or undefined
+ */
+export const laterClass = (live: Secret | undefined, className: string, classVersion: string): string | undefined => {
+  const { annotations = {} } = live?.metadata ?? {}
+  const recorded = annotations[KEYS.className]
+  if (recorded === undefined || recorded === className) return undefined
+  return (annotations[KEYS.classVersion] ?? "") > classVersion ? recorded : undefined
+}
 
 /** @shape (live Secret, when) -> the merge patch that says that nobody was seen to use it */
 export const markUnused = (live: Secret, since: string): unknown => ({

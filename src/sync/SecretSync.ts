@@ -74,6 +74,8 @@ interface Memo {
   readonly madeOf: string
 }
 
+const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+
 const keyOf = (namespace: string, name: string) => `${namespace}/${name}`
 const partsOf = (key: string): readonly [namespace: string, name: string] => {
   const slash = key.indexOf("/")
@@ -316,7 +318,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const wantedOf = Effect.fnUntraced(function* (key: string, source: Source, owners: SecretPlan.Wanted["owners"]) {
     const [namespace, name] = partsOf(key)
     const { confirmedMillis, object, targetPath } = source
-    const { annotations = {}, creationTimestamp = "", generation = 0 } = object.metadata
+    const { annotations = {} } = object.metadata
     const className = object.metadata.name ?? ""
     const entry = SyncedVolumes.entryOf(object, name) ?? {}
     const inClass = (cause: { readonly message: string; readonly remedy: string }) =>
@@ -343,26 +345,33 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
       owners,
       className,
-      classVersion: SecretPlan.classVersionOf(creationTimestamp, generation),
+      classVersion: versionOf(source),
       confirmed: DateTime.formatIso(DateTime.makeUnsafe(confirmedMillis)),
       adopts: annotations[ADOPT_KEY] === "true"
-    } satisfies SecretPlan.Wanted
+    } satisfies Omit<SecretPlan.Wanted, "yields">
   })
 
-  /** Of several classes that ask for one Secret, the one that it is made of already; else the first by name. */
-  const chosen = (sources: ReadonlyArray<Source>, live: Secret | undefined): Source | undefined => {
-    const recorded = live?.metadata.annotations?.[SecretPlan.KEYS.className]
-    const nameOf = ({ object }: Source) => object.metadata.name ?? ""
-    const names = [...new Set(sources.map(nameOf))].sort()
-    const name = recorded !== undefined && names.includes(recorded) ? recorded : names[0]
-    return sources
-      .filter((source) => nameOf(source) === name)
-      .reduce<Source | undefined>(
-        (freshest, source) =>
-          freshest === undefined || source.confirmedMillis > freshest.confirmedMillis ? source : freshest,
-        undefined
-      )
-  }
+  const versionOf = ({ object: { metadata } }: Source) =>
+    SecretPlan.classVersionOf(metadata.creationTimestamp ?? "", metadata.generation ?? 0)
+
+  /** Of several classes that ask for one Secret the latest, and of its volumes the one that was confirmed last. */
+  const chosen = (sources: ReadonlyArray<Source>): Source | undefined =>
+    [...sources].sort(
+      (a, b) =>
+        order(versionOf(b), versionOf(a)) ||
+        order(a.object.metadata.name ?? "", b.object.metadata.name ?? "") ||
+        b.confirmedMillis - a.confirmedMillis
+    )[0]
+
+  /** A class that asks for the Secret, and that some pod of the namespace mounts. */
+  const isInUse = Effect.fnUntraced(function* (key: string, className: string) {
+    const [namespace, name] = partsOf(key)
+    const held = classes.current(namespace, className)
+    if (held._tag === "Absent") return false
+    if (held._tag === "Held" && SyncedVolumes.entryOf(held.object, name) === undefined) return false
+    const { objects } = yield* Resource.list(Resource.podUses, { namespace })
+    return SecretUsers.useOf(objects, "", driverName, (mounted) => mounted === className) === "Used"
+  })
 
   const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>) => {
     const { resourceVersion } = Resource.metadataOf(body)
@@ -377,10 +386,12 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const [namespace, name] = partsOf(key)
       const started = yield* Clock.monotonicTimeNanos
       const live = yield* liveSecret(key)
-      const source = chosen(sources, live)
+      const source = chosen(sources)
       if (source === undefined) return
+      const later = SecretPlan.laterClass(live, source.object.metadata.name ?? "", versionOf(source))
+      const yields = later !== undefined && (yield* isInUse(key, later))
       const owners = sources.reduce((all, { pod, podStatus }) => united(all, ownersOf(pod, podStatus)), united([], []))
-      const wanted = yield* wantedOf(key, source, owners)
+      const wanted = { ...(yield* wantedOf(key, source, owners)), yields }
       const decision = SecretPlan.decide(live, wanted)
       const path = Resource.pathOf(Resource.secrets, namespace)
       const written = Effect.gen(function* () {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
@@ -224,6 +224,47 @@ describe("a Secret is made of mounted files (6.3, 6.4)", () => {
         assert.deepStrictEqual(yield* contents, [{ username: "1" }])
       })
     )
+  )
+})
+
+describe("two classes ask for one Secret", () => {
+  const second = (name: string) =>
+    Effect.gen(function* () {
+      const request = yield* Node.putPod({ ...Node.POD, name: `pod-of-${name}` }, {}, undefined, name)
+      yield* soon
+      yield* publish(request, never)
+      yield* soon
+      return request
+    })
+
+  it.effect(
+    "the one that was created later counts, whichever was mounted last; the other when that is used no more",
+    () =>
+      inSync((provider) =>
+        Effect.gen(function* () {
+          provider.mount = ({ attributes }) =>
+            Effect.succeed(
+              Node.answer("v1", Node.file("foo", Redacted.value(attributes).includes("late") ? "late" : "early"))
+            )
+          yield* mounted(classWith(entry()))
+          yield* later(2)
+          yield* Node.putClass({ ...classWith(entry()), parameters: { roleName: "late" } }, "late")
+          const request = yield* second("late")
+          assert.deepStrictEqual(yield* contents, [{ username: "late" }])
+          const writes = yield* secretWrites
+          const again = yield* Node.putPod({ ...Node.POD, name: "another" })
+          yield* soon
+          yield* publish(again, never)
+          yield* later(600)
+          assert.deepStrictEqual(yield* contents, [{ username: "late" }])
+          // The new pod's status owns it as well.
+          assert.isAtMost((yield* secretWrites) - writes, 1)
+          yield* unpublish(request)
+          yield* deletePod("pod-of-late")
+          yield* later(330)
+          assert.deepStrictEqual(yield* contents, [{ username: "early" }])
+        })
+      )
   )
 })
 
