@@ -7,14 +7,15 @@
  *
  * @source driver v1.6.0, controllers/secretproviderclasspodstatus_controller.go; reference/driver.md 6
  */
-import { Clock, DateTime, Effect, Exit, FileSystem, type PlatformError, Queue, Redacted, Result, Scope } from "effect"
-import type { NodePod, Secret, SecretVersion } from "../../schemas/Core.ts"
+import { Clock, DateTime, Effect, FileSystem, type PlatformError, Queue, Redacted, Result } from "effect"
+import type { NodePod, Secret } from "../../schemas/Core.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { SyncFailed } from "../../schemas/errors/SyncFailed.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import type { CachedPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import { EventRecorder } from "../reconciler/Events.ts"
+import * as Held from "../reconciler/Held.ts"
 import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
 import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
@@ -192,50 +193,29 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
 
   // ---- namespaces
 
-  interface Followed {
-    readonly scope: Scope.Closeable
-    secrets: Reflector.Reflector<SecretVersion> | undefined
-  }
-  const followed = yield* Effect.acquireRelease(
-    Effect.sync(() => new Map<string, Followed>()),
-    (open) => Effect.forEach([...open.values()], ({ scope }) => Scope.close(scope, Exit.void), { discard: true })
-  )
-  /** Classes of every namespace with volumes here; Secrets are followed only where some class asks for one. */
-  const followNamespaces = Effect.gen(function* () {
-    const wanted = new Set([...namespaceOf.values(), ...[...memos.keys()].map((key) => partsOf(key)[0])])
-    for (const [namespace, { scope }] of [...followed]) {
-      if (wanted.has(namespace)) continue
-      followed.delete(namespace)
-      yield* Scope.close(scope, Exit.void)
-    }
-    for (const namespace of wanted) {
-      if (followed.has(namespace)) continue
-      const scope = yield* Scope.make()
-      followed.set(namespace, { scope, secrets: undefined })
-      yield* Scope.provide(classes.follow(namespace), scope)
-    }
-  })
-  const followSecrets = Effect.fnUntraced(function* (namespace: string) {
-    const own = followed.get(namespace)
-    if (own === undefined || own.secrets !== undefined) return own?.secrets
-    const made = yield* Reflector.make({
+  /** Classes of every namespace with volumes here. */
+  const namespaces = yield* Held.make(classes.follow)
+  const followNamespaces = Effect.suspend(() => namespaces.keep(new Set(namespaceOf.values())))
+  /** Secrets of the namespaces in which some class asks for one, or one of ours may have to go. */
+  const secretsOf = yield* Held.make((namespace) =>
+    Reflector.make({
       resource: Resource.secretVersions,
       selection: { namespace, labelSelector: `${SecretData.MANAGED_LABEL}=true` },
       onChange: (change) =>
         Effect.sync(() => {
-          const key = change._tag === "Synced" ? undefined : change.key
-          if (key !== undefined) {
-            if (statusesOfKey.has(key) || memos.has(key)) queue.add(key)
+          if (change._tag !== "Synced") {
+            if (statusesOfKey.has(change.key) || memos.has(change.key)) queue.add(change.key)
             return
           }
-          for (const known of new Set([...statusesOfKey.keys(), ...memos.keys()])) {
-            if (known.startsWith(`${namespace}/`)) queue.add(known)
+          for (const key of new Set([...statusesOfKey.keys(), ...memos.keys()])) {
+            if (partsOf(key)[0] === namespace) queue.add(key)
           }
         })
-    }).pipe(Scope.provide(own.scope), Effect.provideService(KubernetesApi, api))
-    own.secrets = made
-    return made
-  })
+    }).pipe(Effect.provideService(KubernetesApi, api))
+  )
+  const followSecrets = Effect.suspend(() =>
+    secretsOf.keep(new Set([...statusesOfKey.keys(), ...memos.keys()].map((key) => partsOf(key)[0])))
+  )
 
   // ---- one Secret
 
@@ -506,7 +486,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       }
       return ReconcileLoop.DONE
     }
-    const secrets = yield* followSecrets(namespace)
+    yield* followSecrets
+    const secrets = secretsOf.get(namespace)
     const memo = memos.get(key)
     const isKnown =
       memo !== undefined &&

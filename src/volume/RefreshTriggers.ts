@@ -5,14 +5,15 @@
  *
  * What was asked for and has been done is kept in the volume's pod status, so that a driver that starts again knows it.
  */
-import { Clock, Effect, Exit, Queue, Scope } from "effect"
+import { Clock, Effect, Queue } from "effect"
 import { type Asked, FORCE_REFRESH_KEY, NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import { EventRecorder } from "../reconciler/Events.ts"
+import * as Held from "../reconciler/Held.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import { NodePods } from "./NodePods.ts"
 import * as Rotation from "./Rotation.ts"
-import { type Held, SecretProviderClasses } from "./SecretProviderClasses.ts"
+import { type HeldClass, SecretProviderClasses } from "./SecretProviderClasses.ts"
 import { Settings } from "./Settings.ts"
 import type { ClassContent, PodIdentity, VolumeRecord } from "./VolumeRecord.ts"
 import { VolumeTable } from "./VolumeTable.ts"
@@ -22,7 +23,7 @@ import { VolumeTable } from "./VolumeTable.ts"
 interface Observed {
   /** The pod's own wish; undefined while the pod is not known. */
   readonly pod: string | undefined
-  readonly secretProviderClass: Held
+  readonly secretProviderClass: HeldClass
 }
 
 interface Rules {
@@ -190,24 +191,6 @@ const look = Effect.fnUntraced(function* (targetPath: string) {
   })
 })
 
-/** Namespaces are followed while they have volumes here: otherwise nothing would be heard of their classes. */
-const pinNamespaces = Effect.fnUntraced(function* (pins: Map<string, Scope.Closeable>) {
-  const table = yield* VolumeTable
-  const classes = yield* SecretProviderClasses
-  const wanted = new Set(table.all().map(({ pod }) => pod.namespace))
-  for (const [namespace, scope] of [...pins]) {
-    if (wanted.has(namespace)) continue
-    pins.delete(namespace)
-    yield* Scope.close(scope, Exit.void)
-  }
-  for (const namespace of wanted) {
-    if (pins.has(namespace)) continue
-    const scope = yield* Scope.make()
-    pins.set(namespace, scope)
-    yield* Scope.provide(classes.follow(namespace), scope)
-  }
-})
-
 /**
  * Runs for ever; needed while rotation is on.
  *
@@ -232,15 +215,13 @@ export const run = Effect.fnUntraced(function* () {
     mark(({ pod, secretProviderClassName }) => pod.namespace === namespace && secretProviderClassName === name)
   )
   yield* pods.onChange((namespace, name) => mark(({ pod }) => pod.namespace === namespace && pod.name === name))
-  const pins = yield* Effect.acquireRelease(
-    Effect.sync(() => new Map<string, Scope.Closeable>()),
-    (open) => Effect.forEach([...open.values()], (scope) => Scope.close(scope, Exit.void), { discard: true })
-  )
+  // Otherwise nothing would be heard of classes whose volumes are refreshed once a day.
+  const namespaces = yield* Held.make(classes.follow)
   mark(() => true)
   return yield* Effect.forever(
     Effect.gen(function* () {
       yield* Queue.take(bell)
-      yield* pinNamespaces(pins)
+      yield* namespaces.keep(new Set(table.all().map(({ pod }) => pod.namespace)))
       const paths = [...changed]
       changed.clear()
       yield* Effect.forEach(paths, look, { discard: true })

@@ -40,7 +40,7 @@ const isFollowing = (reflector: Reflector.Reflector<SecretProviderClass>): boole
 }
 
 /** What is held of a class at one moment. */
-export type Held =
+export type HeldClass =
   | { readonly _tag: "Held"; readonly object: SecretProviderClass }
   /** Its namespace is followed without a fault, and it is not there. */
   | { readonly _tag: "Absent" }
@@ -54,7 +54,7 @@ export class SecretProviderClasses extends Context.Service<
     /** What is known of a class without asking about it; opens its namespace like `get`. */
     readonly held: (namespace: string, name: string) => Effect.Effect<SecretProviderClass | undefined>
     /** What is held of a class now; opens nothing. */
-    readonly current: (namespace: string, name: string) => Held
+    readonly current: (namespace: string, name: string) => HeldClass
     /** Follows a namespace until the scope closes, also when nobody asks for its classes. */
     readonly follow: (namespace: string) => Effect.Effect<void, never, Scope.Scope>
     /** Until the scope closes; runs at once, and does not work itself. */
