@@ -134,6 +134,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const keysOfStatus = new Map<string, Set<string>>()
   const statusesOfKey = new Map<string, Set<string>>()
   const memos = new Map<string, Memo>()
+  /** A volume that asked for it is gone: whether anybody else does is to be found out. */
+  const leaving = new Set<string>()
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
   const bell = yield* Queue.sliding<void>(1)
@@ -150,6 +152,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const statuses = statusesOfKey.get(key)
       statuses?.delete(statusKey)
       if (statuses?.size === 0) statusesOfKey.delete(key)
+      leaving.add(key)
       queue.add(key)
     }
     keysOfStatus.delete(statusKey)
@@ -243,7 +246,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
 
   interface Gathered {
     readonly sources: ReadonlyArray<Source>
-    /** A pod or class that is not known, or a pod that is about to end: to be looked at again soon. */
+    /** A pod that is not known, or about to end: to be looked at again soon. Of a class there is news. */
     readonly isUnsettled: boolean
     readonly complaints: ReadonlyArray<string>
   }
@@ -262,7 +265,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const pod = pods.named(namespace, podName)
       const decision = SyncedVolumes.decide(podStatus, pod, driverName)
       const held = classes.current(namespace, secretProviderClassName)
-      isUnsettled ||= decision._tag === "NoPod" || decision._tag === "Ending" || held._tag !== "Held"
+      isUnsettled ||= decision._tag === "NoPod" || decision._tag === "Ending"
       if (decision._tag === "Mismatch") complaints.push(decision.why)
       if (decision._tag !== "Usable" || pod === undefined || held._tag !== "Held") continue
       if (SyncedVolumes.entryOf(held.object, name) === undefined) continue
@@ -429,6 +432,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const [namespace, name] = partsOf(key)
     const done = () => {
       memos.delete(key)
+      leaving.delete(key)
       return ReconcileLoop.DONE
     }
     const live = yield* liveSecret(key)
@@ -474,18 +478,23 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   // ---- the loop
 
   const reconcile = Effect.fnUntraced(function* (key: string) {
+    if (!pods.isSynced()) return ReconcileLoop.requeueAfter(SOON_MILLIS)
     const { complaints, isUnsettled, sources } = yield* gather(key)
     const [namespace] = partsOf(key)
+    const [complaint] = complaints
+    const told = Effect.suspend(() =>
+      complaint === undefined
+        ? Effect.void
+        : Effect.fail(new SyncFailed({ detail: complaint, remedy: FORGED, pod: key }))
+    )
     const later = () => ReconcileLoop.requeueAfter(isUnsettled ? SOON_MILLIS : RESYNC_MILLIS)
     if (sources.length === 0) {
-      const [complaint] = complaints
-      if (complaint !== undefined) return yield* new SyncFailed({ detail: complaint, remedy: FORGED, pod: key })
-      if (memos.has(key) || statusesOfKey.has(key)) {
-        const outcome = yield* removed(key)
-        return outcome._tag === "Done" && statusesOfKey.has(key) ? later() : outcome
-      }
-      return ReconcileLoop.DONE
+      if (!leaving.has(key) && !statusesOfKey.has(key)) return ReconcileLoop.DONE
+      const outcome = yield* removed(key)
+      yield* told
+      return outcome._tag === "Done" && statusesOfKey.has(key) ? later() : outcome
     }
+    leaving.delete(key)
     yield* followSecrets
     const secrets = secretsOf.get(namespace)
     const memo = memos.get(key)
@@ -503,8 +512,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         return tellPod(first.pod, key, `failed to write secret ${key}, err: ${failure.message}${hint}`)
       })
     }
-    const [complaint] = complaints
-    if (complaint !== undefined) return yield* new SyncFailed({ detail: complaint, remedy: FORGED, pod: key })
+    yield* told
     return later()
   })
 

@@ -22,6 +22,8 @@ export class NodePods extends Context.Service<
     readonly get: (pod: Named) => NodePod | undefined
     /** Whichever pod has this name now. */
     readonly named: (namespace: string, name: string) => NodePod | undefined
+    /** They have been listed: a pod that is not known is not there, or not yet. */
+    readonly isSynced: () => boolean
     /** It is known that the pod does not exist any more, or is about to end. */
     readonly isEnding: (pod: Named) => boolean
     /** Until the scope closes; runs at once, and does not work itself. */
@@ -65,6 +67,7 @@ export class NodePods extends Context.Service<
               ),
         get,
         named: (namespace, name) => reflector?.get(`${namespace}/${name}`),
+        isSynced: () => reflector?.isSynced() === true,
         isEnding: (pod) => {
           if (reflector === undefined || !reflector.isSynced() || reflector.failure() !== undefined) return false
           const found = get(pod)
