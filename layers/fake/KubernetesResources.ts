@@ -2,7 +2,7 @@
  * The kinds that the API server in memory knows, and what it refuses in an object: names, labels, owners, and what
  * Secrets and Events have of their own. A kind is added by a row.
  */
-import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
+import { isEqual, isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 
 /** One sentence of an Invalid (422): "metadata.name: Invalid value: ...". */
 export type Complaint = string
@@ -22,6 +22,8 @@ export interface ResourceType {
   readonly requiresVersion?: true
   /** metadata.generation counts the changes of everything but metadata and status. */
   readonly counted?: true
+  /** The status is written at an address of its own, and only there. */
+  readonly statusApart?: true
   /** What the API server fills in or takes out. */
   readonly prepare?: (object: JsonObject) => JsonObject
   readonly validate?: (object: JsonObject, previous: JsonObject | undefined) => ReadonlyArray<Complaint>
@@ -182,13 +184,17 @@ const validateSecret = (secret: JsonObject, previous: JsonObject | undefined): R
         : [
             `a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', ${usedFor(CONFIG_KEY)})`
           ]
+  const frozen = (field: string) => `${field}: Forbidden: field is immutable when \`immutable\` is set`
+  const isFrozen = previous?.["immutable"] === true
   return [
-    ...Object.keys(data).flatMap((key) => invalidValue(`data[${key}]`, key, wrongKey(key))),
-    ...(size > SECRET_BYTES_MAX ? [`data: Too long: may not be more than ${SECRET_BYTES_MAX} bytes`] : []),
-    ...(SECRET_KEYS[type] ?? []).flatMap((key) => (key in data ? [] : [`data[${key}]: Required value`])),
     ...(previous !== undefined && previous["type"] !== type
       ? [`type: Invalid value: ${quote(type)}: field is immutable`]
-      : [])
+      : []),
+    ...(isFrozen && secret["immutable"] !== true ? [frozen("immutable")] : []),
+    ...(isFrozen && !isEqual(data, objectAt(previous, "data")) ? [frozen("data")] : []),
+    ...Object.keys(data).flatMap((key) => invalidValue(`data[${key}]`, key, wrongKey(key))),
+    ...(size > SECRET_BYTES_MAX ? [`data: Too long: may not be more than ${SECRET_BYTES_MAX} bytes`] : []),
+    ...(SECRET_KEYS[type] ?? []).flatMap((key) => (key in data ? [] : [`data[${key}]: Required value`]))
   ]
 }
 
@@ -211,6 +217,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     plural: "pods",
     kind: "Pod",
     namespaced: true,
+    statusApart: true,
     fields: ["spec.nodeName", "status.phase"]
   },
   {
@@ -238,8 +245,8 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
   },
   { group: "", versions: ["v1"], plural: "configmaps", kind: "ConfigMap", namespaced: true },
   { group: "", versions: ["v1"], plural: "serviceaccounts", kind: "ServiceAccount", namespaced: true },
-  { group: "", versions: ["v1"], plural: "namespaces", kind: "Namespace", namespaced: false },
-  { group: "", versions: ["v1"], plural: "nodes", kind: "Node", namespaced: false },
+  { group: "", versions: ["v1"], plural: "namespaces", kind: "Namespace", namespaced: false, statusApart: true },
+  { group: "", versions: ["v1"], plural: "nodes", kind: "Node", namespaced: false, statusApart: true },
   // A real API server asks for a version on every custom resource. The driver only reads classes, and whoever plays the
   // administrator here may write them without looking.
   {
@@ -263,10 +270,24 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
   },
   { group: "storage.k8s.io", versions: ["v1"], plural: "csidrivers", kind: "CSIDriver", namespaced: false },
   { group: "storage.k8s.io", versions: ["v1"], plural: "csinodes", kind: "CSINode", namespaced: false },
-  { group: "apps", versions: ["v1"], plural: "daemonsets", kind: "DaemonSet", namespaced: true, counted: true },
-  { group: "apps", versions: ["v1"], plural: "deployments", kind: "Deployment", namespaced: true, counted: true },
-  { group: "apps", versions: ["v1"], plural: "replicasets", kind: "ReplicaSet", namespaced: true, counted: true },
-  { group: "apps", versions: ["v1"], plural: "statefulsets", kind: "StatefulSet", namespaced: true, counted: true },
+  ...(
+    [
+      ["daemonsets", "DaemonSet"],
+      ["deployments", "Deployment"],
+      ["replicasets", "ReplicaSet"],
+      ["statefulsets", "StatefulSet"]
+    ] as const
+  ).map(
+    ([plural, kind]): ResourceType => ({
+      group: "apps",
+      versions: ["v1"],
+      plural,
+      kind,
+      namespaced: true,
+      counted: true,
+      statusApart: true
+    })
+  ),
   { group: "coordination.k8s.io", versions: ["v1"], plural: "leases", kind: "Lease", namespaced: true },
   { group: "rbac.authorization.k8s.io", versions: ["v1"], plural: "roles", kind: "Role", namespaced: true },
   {
@@ -296,6 +317,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     plural: "customresourcedefinitions",
     kind: "CustomResourceDefinition",
     namespaced: false,
-    counted: true
+    counted: true,
+    statusApart: true
   }
 ]

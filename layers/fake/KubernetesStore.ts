@@ -3,6 +3,7 @@
  * else happens meanwhile. What is refused is thrown as `Refused`, in the API server's own words.
  */
 import type { KubernetesRequest, WatchEvent } from "../../src/ports/KubernetesApi.ts"
+import { apply, type Cause, conflictWords, duplicateIn } from "./ApplyPatch.ts"
 import {
   clean,
   freeze,
@@ -25,16 +26,20 @@ import {
   type ResourceType
 } from "./KubernetesResources.ts"
 import { parseFieldSelector, parseLabelSelector, type Selector, SelectorRefused } from "./KubernetesSelectors.ts"
+import { type Author, afterUpdate, compare as compareFields, entriesOf, ownersBefore } from "./ManagedFields.ts"
+import { mergeSchemaOf } from "./MergeSchemas.ts"
 
 /** An answer that is a Status. */
 export class Refused extends Error {
   readonly status: number
   readonly reason: string
+  readonly causes: ReadonlyArray<Cause>
 
-  constructor(status: number, reason: string, message: string) {
+  constructor(status: number, reason: string, message: string, causes: ReadonlyArray<Cause> = []) {
     super(message)
     this.status = status
     this.reason = reason
+    this.causes = causes
   }
 }
 
@@ -54,6 +59,13 @@ export interface World {
   readonly timestamp: string
   /** In [0, 1). */
   readonly chance: () => number
+  /** Who asks, as the header field says it. */
+  readonly userAgent: string
+}
+
+export interface Answer {
+  readonly status: 200 | 201
+  readonly body: unknown
 }
 
 /** Who is told of changes. */
@@ -96,7 +108,12 @@ const GENERATED_NAME_MAX = 63 - SUFFIX_LENGTH
 const GENERATED_ATTEMPTS = 8
 
 const MERGE_PATCH = "application/merge-patch+json"
-const SUBRESOURCES: ReadonlySet<string | undefined> = new Set([undefined, "status"])
+const APPLY_PATCH = "application/apply-patch+yaml"
+const BODY_BYTES_MAX = 3 * 1024 * 1024
+const MANAGER_BYTES_MAX = 128
+
+/** "apps/v1, Kind=Deployment", "/v1, Kind=Pod". */
+const gvkOf = (apiVersion: string, kind: string) => `${apiVersion.includes("/") ? "" : "/"}${apiVersion}, Kind=${kind}`
 
 const keyOf = (namespace: string | undefined, name: string) => `${namespace ?? ""}/${name}`
 
@@ -116,10 +133,44 @@ const changed = "the object has been modified; please apply your changes to the 
 const otherUid = (wanted: string, found: string | undefined) =>
   `Precondition failed: UID in precondition: ${wanted}, UID in object meta: ${found ?? ""}`
 
-const invalid = (type: ResourceType, name: string, complaints: ReadonlyArray<string>) => {
+const invalid = (type: Pick<ResourceType, "group" | "kind">, name: string, complaints: ReadonlyArray<string>) => {
   const list = complaints.length === 1 ? complaints[0] : `[${complaints.join(", ")}]`
   return new Refused(422, "Invalid", `${qualifiedKind(type)} ${JSON.stringify(name)} is invalid: ${list}`)
 }
+
+/** What is wrong with how a write is asked for, which has a kind of its own: "PatchOptions". */
+const checkOptions = ({ contentType, method, query = {} }: KubernetesRequest): void => {
+  const isApply = isApplyPatch(contentType)
+  const manager = String(query["fieldManager"] ?? "")
+  const complaints = [
+    ...(isApply && manager === "" ? ["fieldManager: Required value: is required for apply patch"] : []),
+    ...(method === "PATCH" && !isApply && query["force"] !== undefined
+      ? ["force: Forbidden: may not be specified for non-apply patch"]
+      : []),
+    ...(Buffer.byteLength(manager) > MANAGER_BYTES_MAX
+      ? [`fieldManager: Too long: may not be more than ${MANAGER_BYTES_MAX} bytes`]
+      : []),
+    ...(/\p{C}/u.test(manager)
+      ? [`fieldManager: Invalid value: ${JSON.stringify(manager)}: should only contain printable characters`]
+      : [])
+  ]
+  const kind = OPTIONS[method]
+  if (kind !== undefined && complaints.length > 0) throw invalid({ group: "meta.k8s.io", kind }, "", complaints)
+}
+
+const OPTIONS: Partial<Record<KubernetesRequest["method"], string>> = {
+  POST: "CreateOptions",
+  PUT: "UpdateOptions",
+  PATCH: "PatchOptions"
+}
+
+const isApplyPatch = (contentType = "") => contentType.split(";")[0] === APPLY_PATCH
+
+/** The name of whoever writes: what it calls itself, or its program. */
+const managerOf = ({ query = {} }: KubernetesRequest, { userAgent }: World): string =>
+  String(query["fieldManager"] ?? "") ||
+  (userAgent.split("/")[0] ?? "").replace(/\p{C}/gu, "").slice(0, MANAGER_BYTES_MAX) ||
+  "unknown"
 
 const nameOf = (object: JsonObject) => textAt(metadataOf(object), "name") ?? ""
 const namespaceOf = (object: JsonObject) => textAt(metadataOf(object), "namespace")
@@ -146,6 +197,27 @@ const decodePart = (part: string): string => {
   } catch {
     throw noSuchResource()
   }
+}
+
+/** Of an object that is sent to the address of its status: what is looked at. */
+const statusOf = ({ apiVersion, kind, metadata, status }: JsonObject): JsonObject => {
+  const { name, namespace, resourceVersion, uid } = isObject(metadata) ? metadata : {}
+  const identity = clean({ name, namespace, resourceVersion, uid })
+  return { apiVersion, kind, metadata: identity, ...(status === undefined ? {} : { status }) }
+}
+
+const withoutOwners = (object: JsonObject): JsonObject =>
+  withMetadata(object, without(metadataOf(object), "managedFields"))
+
+/** What every object of a kind has from the beginning. Of a custom resource, all is somebody's. */
+const blankOf = ({ custom }: ResourceType): JsonObject =>
+  custom === true ? {} : { metadata: {}, spec: {}, status: {} }
+
+/** A write, and who makes it. */
+interface Write {
+  readonly route: Route
+  readonly author: Author
+  readonly world: World
 }
 
 const isRevision = (text: string) => /^\d{1,15}$/u.test(text)
@@ -192,30 +264,44 @@ export class KubernetesStore {
   /**
    * Answers one request.
    *
-   * @shape  (route, request, world) -> the body of a 2xx answer, frozen
+   * @shape  (route, request, world) -> the status and body of a 2xx answer, frozen
    * @errors Refused
    */
-  answer(route: Route, request: KubernetesRequest, world: World): unknown {
-    const { name, namespace, subresource, type } = route
-    if (!SUBRESOURCES.has(subresource)) throw noSuchResource()
+  answer(route: Route, request: KubernetesRequest, world: World): Answer {
+    const { name, namespace, subresource, type, version } = route
+    if (subresource !== undefined && (subresource !== "status" || type.statusApart !== true)) throw noSuchResource()
     const body = this.bodyOf(request)
+    checkOptions(request)
+    const author: Author = {
+      manager: managerOf(request, world),
+      operation: "Update",
+      apiVersion: apiVersionOf(type.group, version),
+      ...(subresource === undefined ? {} : { subresource })
+    }
+    const write: Write = { route, author, world }
+    const answered = (object: unknown, status: Answer["status"] = 200): Answer => ({ status, body: object })
     if (name === undefined) {
-      if (request.method === "GET") return this.list(route, request.query ?? {})
+      if (request.method === "GET") return answered(this.list(route, request.query ?? {}))
       if (request.method === "POST" && (namespace !== undefined || !type.namespaced)) {
-        return this.served(route, this.create(route, body, world))
+        return answered(this.served(route, this.create(write, body)), 201)
       }
       throw notAllowed()
     }
     switch (request.method) {
       case "GET":
-        return this.served(route, this.existing(route, name))
+        return answered(this.served(route, this.existing(route, name)))
       case "PUT":
-        return this.served(route, this.replace(route, name, body))
-      case "PATCH":
-        return this.served(route, this.patch(route, name, body))
+        return answered(this.served(route, this.replace(write, name, body)))
+      case "PATCH": {
+        if (!isApplyPatch(request.contentType)) return answered(this.served(route, this.patch(write, name, body)))
+        const isNew = !this.table(type).has(keyOf(namespace, name))
+        const force = String(request.query?.["force"] ?? "") === "true"
+        const by: Write = { ...write, author: { ...author, operation: "Apply" } }
+        return answered(this.served(route, this.apply(by, name, body, force)), isNew ? 201 : 200)
+      }
       case "DELETE":
         if (subresource !== undefined) throw notAllowed()
-        return this.remove(route, name, body, world)
+        return answered(this.remove(route, name, body, world))
       default:
         throw notAllowed()
     }
@@ -347,13 +433,16 @@ export class KubernetesStore {
 
   private bodyOf({ body, contentType = "application/json", method }: KubernetesRequest): JsonObject {
     if (body === undefined) return {}
-    const accepted = method === "PATCH" ? MERGE_PATCH : "application/json"
-    if (contentType.split(";")[0] !== accepted) {
+    const accepted = method === "PATCH" ? [MERGE_PATCH, APPLY_PATCH] : ["application/json"]
+    if (!accepted.includes(contentType.split(";")[0] ?? "")) {
       throw new Refused(
         415,
         "UnsupportedMediaType",
-        `the body of the request was in an unknown format - accepted media types include: ${accepted}`
+        `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`
       )
+    }
+    if (Buffer.byteLength(JSON.stringify(body)) > BODY_BYTES_MAX) {
+      throw new Refused(413, "RequestEntityTooLarge", `Request entity too large: limit is ${BODY_BYTES_MAX}`)
     }
     if (!isObject(body)) throw badRequest("the object provided is unrecognized (must be of type object)")
     return body
@@ -472,9 +561,12 @@ export class KubernetesStore {
     if (complaints.length > 0) throw invalid(type, nameOf(object), complaints)
   }
 
-  private create(route: Route, input: JsonObject, world: World): JsonObject {
+  /** @shape (write, object, who owns what of it, when that is known already) -> the object as stored */
+  private create(write: Write, input: JsonObject, managedFields?: ReadonlyArray<JsonObject>): JsonObject {
+    const { author, route, world } = write
     const { namespace, type } = route
-    const object = this.admitted(route, input)
+    const admitted = this.admitted(route, input)
+    const object = type.statusApart === true ? without(admitted, "status") : admitted
     const metadata = metadataOf(object)
     if (versionOf(object) !== undefined) {
       throw new Refused(500, "InternalError", "resourceVersion should not be set on objects to be created")
@@ -491,7 +583,17 @@ export class KubernetesStore {
     if (this.table(type).has(keyOf(namespace, name))) {
       throw new Refused(409, "AlreadyExists", `${nameIn(type, name)} already exists`)
     }
-    return this.store(type, made, undefined)
+    const entries =
+      managedFields ??
+      entriesOf(
+        afterUpdate(
+          ownersBefore(undefined, input),
+          compareFields(blankOf(type), made, mergeSchemaOf(type.kind)),
+          author,
+          world.timestamp
+        )
+      )
+    return this.store(type, withMetadata(made, { ...metadataOf(made), managedFields: entries }), undefined)
   }
 
   private generateName({ namespace, type }: Route, prefix: string, world: World): string {
@@ -509,7 +611,8 @@ export class KubernetesStore {
     return name
   }
 
-  private replace(route: Route, name: string, input: JsonObject): JsonObject {
+  private replace(write: Write, name: string, input: JsonObject): JsonObject {
+    const { route } = write
     const incoming = this.admitted(route, input)
     // The shape comes first: a wrong name is told even when there is no such object.
     const previous = this.existing(route, name)
@@ -519,17 +622,77 @@ export class KubernetesStore {
     if (route.type.requiresVersion === true && versionOf(incoming) === undefined) {
       throw invalid(route.type, name, ["metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"])
     }
-    return this.update(route, previous, incoming)
+    return this.update(write, previous, incoming, input)
   }
 
-  private patch(route: Route, name: string, body: JsonObject): JsonObject {
+  private patch(write: Write, name: string, body: JsonObject): JsonObject {
+    const { route } = write
     const previous = this.existing(route, name)
-    const patched = mergePatch(this.served(route, previous), body)
+    const merged = mergePatch(this.served(route, previous), body)
+    const patched = isObject(merged) ? merged : {}
     // A patch without a version is about the newest one, and every version that is given has to be that.
-    return this.update(route, previous, this.admitted(route, isObject(patched) ? patched : {}))
+    return this.update(write, previous, this.admitted(route, patched), patched)
   }
 
-  private update(route: Route, previous: JsonObject, incoming: JsonObject): JsonObject {
+  /** @source k8s.io/apiserver, pkg/endpoints/handlers/patch.go: applyPatcher */
+  private apply(write: Write, name: string, body: JsonObject, force: boolean): JsonObject {
+    const { author, route, world } = write
+    const { namespace, subresource, type } = route
+    const [apiVersion, kind] = [textAt(body, "apiVersion") ?? "", textAt(body, "kind") ?? ""]
+    if (apiVersion !== author.apiVersion || kind !== type.kind) {
+      throw badRequest(`invalid object type: ${gvkOf(apiVersion, kind)}`)
+    }
+    if (metadataOf(body)["managedFields"] !== undefined) throw badRequest("metadata.managedFields must be nil")
+    const previous = this.table(type).get(keyOf(namespace, name))
+    if (previous === undefined && subresource !== undefined) throw notFound(type, name)
+    const cleaned = clean(body)
+    const whole = isObject(cleaned) ? cleaned : {}
+    // Each address takes its own part, and loses no word on the other.
+    const applied =
+      type.statusApart !== true ? whole : subresource === "status" ? statusOf(whole) : without(whole, "status")
+    const schema = mergeSchemaOf(type.kind)
+    const duplicate = duplicateIn(whole, schema)
+    if (duplicate !== undefined) {
+      const where = `${namespace === undefined ? "" : `${namespace}/`}${name}; ${gvkOf(apiVersion, kind)}`
+      throw new Refused(500, "InternalError", `failed to create typed patch object (${where}): ${duplicate}`)
+    }
+    const outcome = apply({
+      applied,
+      author,
+      blank: blankOf(type),
+      force,
+      live: previous === undefined ? undefined : withoutOwners(this.served(route, previous)),
+      owners: ownersBefore(previous),
+      schema,
+      time: world.timestamp
+    })
+    if (outcome._tag === "Conflicts") {
+      const { causes, message } = conflictWords(outcome.conflicts)
+      throw new Refused(409, "Conflict", message, causes)
+    }
+    const { object } = outcome
+    const entries = entriesOf(outcome.owners)
+    if (previous !== undefined) return this.update(write, previous, this.admitted(route, object), object, entries)
+    const uid = textAt(metadataOf(object), "uid")
+    if (uid !== undefined) {
+      const why = `uid mismatch: the provided object specified uid ${uid}, and no existing object was found`
+      throw conflict(type, name, why)
+    }
+    return this.create(write, object, entries)
+  }
+
+  /**
+   * @shape (write, the object as it was, as it shall be, as it was sent, who owns what of it, when that is known already)
+   *   -> the object as stored
+   */
+  private update(
+    write: Write,
+    previous: JsonObject,
+    incoming: JsonObject,
+    sent: JsonObject,
+    managedFields?: ReadonlyArray<JsonObject>
+  ): JsonObject {
+    const { author, route, world } = write
     const { subresource, type } = route
     const before = metadataOf(previous)
     const after = metadataOf(incoming)
@@ -538,17 +701,27 @@ export class KubernetesStore {
     if (uid !== undefined && uid !== before["uid"]) throw conflict(type, name, otherUid(uid, textAt(before, "uid")))
     const version = textAt(after, "resourceVersion") ?? ""
     if (version !== "" && version !== before["resourceVersion"]) throw conflict(type, name, changed)
+    const withStatus = (object: JsonObject, { status }: JsonObject): JsonObject => ({
+      ...without(object, "status"),
+      ...(status === undefined ? {} : { status })
+    })
     const content: JsonObject =
-      subresource === "status"
-        ? { ...without(previous, "status"), ...("status" in incoming ? { status: incoming["status"] } : {}) }
-        : incoming
+      type.statusApart !== true
+        ? incoming
+        : subresource === "status"
+          ? withStatus(withoutOwners(previous), incoming)
+          : withStatus(incoming, previous)
     const serverOwned = Object.fromEntries(
       ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
         .filter((key) => before[key] !== undefined)
         .map((key) => [key, before[key]])
     )
     const kept = without(metadataOf(content), "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-    const next = withMetadata(content, { ...kept, ...serverOwned })
+    const written = withMetadata(content, { ...kept, ...serverOwned })
+    const next = withMetadata(written, {
+      ...metadataOf(written),
+      managedFields: managedFields ?? this.owned(type, previous, written, sent, author, world)
+    })
     if (isEqual(next, previous)) return previous
     this.check(type, next, previous)
     const isNewSpec = !isEqual(without(next, "metadata", "status"), without(previous, "metadata", "status"))
@@ -557,6 +730,21 @@ export class KubernetesStore {
     // The last finalizer was all that kept it.
     if (isLeaving(counted) && !isHeld(counted)) return this.erase(type, counted)
     return this.store(type, counted, previous)
+  }
+
+  /** Who owns what after an ordinary change. Nobody begins to, while nobody does. */
+  private owned(
+    type: ResourceType,
+    previous: JsonObject,
+    next: JsonObject,
+    sent: JsonObject,
+    author: Author,
+    world: World
+  ): ReadonlyArray<JsonObject> {
+    const before = ownersBefore(previous, author.subresource === undefined ? sent : undefined)
+    if (before.length === 0) return []
+    const difference = compareFields(withoutOwners(previous), next, mergeSchemaOf(type.kind))
+    return entriesOf(afterUpdate(before, difference, author, world.timestamp))
   }
 
   private remove(route: Route, name: string, options: JsonObject, world: World): unknown {

@@ -28,7 +28,7 @@ export interface RequestCount {
 
 /** What a failing request is answered; status 0 is a connection that breaks. */
 export type Failure = Pick<KubernetesApiFailed, "status" | "reason"> &
-  Partial<Pick<KubernetesApiFailed, "detail" | "retryAfterSeconds">>
+  Partial<Pick<KubernetesApiFailed, "detail" | "retryAfterSeconds" | "causes">>
 
 export class MemoryKubernetes extends Context.Service<
   MemoryKubernetes,
@@ -68,6 +68,14 @@ export const WatchAccepted = Context.Reference<Effect.Effect<void>>("secrets-sto
   defaultValue: () => Effect.void
 })
 
+/** The header field of whoever asks: its first part is who writes, when the request does not say it. */
+export const UserAgent = Context.Reference<string>("secrets-store/fake/UserAgent", { defaultValue: () => "unknown" })
+
+/** Is told the HTTP status of a request that succeeds. */
+export const Succeeds = Context.Reference<(status: 200 | 201) => void>("secrets-store/fake/Succeeds", {
+  defaultValue: () => () => {}
+})
+
 interface Fault {
   readonly matches: (request: Arrived) => boolean
   readonly failure: Failure
@@ -83,16 +91,17 @@ const failed = ({ method, path }: Pick<KubernetesRequest, "method" | "path">, fa
     status: failure.status,
     reason: failure.reason,
     detail: failure.detail ?? `the request failed: ${failure.reason}`,
-    ...(failure.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: failure.retryAfterSeconds })
+    ...(failure.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: failure.retryAfterSeconds }),
+    ...(failure.causes === undefined ? {} : { causes: failure.causes })
   })
 
-const refusedAs = (request: Pick<KubernetesRequest, "method" | "path">, { message, reason, status }: Refused) =>
-  failed(request, { status, reason, detail: message })
+const refusedAs = (request: Pick<KubernetesRequest, "method" | "path">, { causes, message, reason, status }: Refused) =>
+  failed(request, { status, reason, detail: message, ...(causes.length === 0 ? {} : { causes }) })
 
 /** Nothing runs in between; what is refused is a failure, everything else a bug of ours. */
 const attempt = <A>(
   request: Pick<KubernetesRequest, "method" | "path">,
-  perform: (world: World) => A
+  perform: (it: Effect.Success<typeof world>) => A
 ): Effect.Effect<A, KubernetesApiFailed> =>
   Effect.flatMap(world, (it) => {
     try {
@@ -103,11 +112,18 @@ const attempt = <A>(
     }
   })
 
-const world: Effect.Effect<World> = Effect.gen(function* () {
+const world: Effect.Effect<World & { readonly succeeds: (status: 200 | 201) => void }> = Effect.gen(function* () {
   const nowMillis = yield* Clock.currentTimeMillis
-  const random = yield* Random.Random
+  // In one step: kept seeds keep their histories.
+  const { random, succeeds, userAgent } = yield* Effect.withFiber((fiber) =>
+    Effect.succeed({
+      random: fiber.getRef(Random.Random),
+      succeeds: fiber.getRef(Succeeds),
+      userAgent: fiber.getRef(UserAgent)
+    })
+  )
   const timestamp = DateTime.formatIso(DateTime.makeUnsafe(nowMillis)).replace(/\.\d+/u, "")
-  return { nowMillis, timestamp, chance: () => random.nextDoubleUnsafe() }
+  return { nowMillis, timestamp, chance: () => random.nextDoubleUnsafe(), succeeds, userAgent }
 })
 
 /** The event by which a watch learns that its version is too old. */
@@ -162,7 +178,13 @@ export const make = (
       yield* travel
       const fault = arrive(asked, false)
       if (fault !== undefined && !fault.applied) return yield* failed(asked, fault.failure)
-      const outcome = yield* Effect.exit(attempt(asked, (it) => store.answer(store.route(asked.path), asked, it)))
+      const outcome = yield* Effect.exit(
+        attempt(asked, (it) => {
+          const { body, status } = store.answer(store.route(asked.path), asked, it)
+          it.succeeds(status)
+          return body
+        })
+      )
       yield* travel
       if (fault !== undefined) return yield* failed(asked, fault.failure)
       return yield* outcome

@@ -17,7 +17,7 @@ import { Cause, Duration, Effect, FiberSet, type Scope, Stream } from "effect"
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
-import { WatchAccepted } from "./MemoryKubernetes.ts"
+import { Succeeds, UserAgent, WatchAccepted } from "./MemoryKubernetes.ts"
 
 export interface ServeOptions {
   /** One that is free when absent. */
@@ -40,15 +40,20 @@ const HOST = "127.0.0.1"
 const KEEP_ALIVE_MILLIS = 90_000
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"] as const
 
-const statusBody = ({ detail, reason, retryAfterSeconds, status }: KubernetesApiFailed) => ({
+const detailsOf = ({ causes, retryAfterSeconds }: KubernetesApiFailed) => ({
+  ...(causes === undefined ? {} : { causes }),
+  ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds })
+})
+
+const statusBody = (failure: KubernetesApiFailed) => ({
   kind: "Status",
   apiVersion: "v1",
   metadata: {},
   status: "Failure",
-  message: detail,
-  reason,
-  ...(retryAfterSeconds === undefined ? {} : { details: { retryAfterSeconds } }),
-  code: status
+  message: failure.detail,
+  reason: failure.reason,
+  ...(Object.keys(detailsOf(failure)).length === 0 ? {} : { details: detailsOf(failure) }),
+  code: failure.status
 })
 
 const respond = (response: ServerResponse, status: number, body: unknown, retryAfterSeconds?: number): void => {
@@ -147,10 +152,17 @@ const answer = Effect.fnUntraced(function* (
     })
   }
   if (request.method === "GET" && isTrue(request.query?.["watch"])) return yield* follow(api, request, response)
-  const [took, body] = yield* Effect.timed(api.request(request))
+  let status = request.method === "POST" ? 201 : 200
+  const succeeds = (code: 200 | 201) => {
+    status = code
+  }
+  const [took, body] = yield* Effect.timed(api.request(request)).pipe(
+    Effect.provideService(Succeeds, succeeds),
+    Effect.provideService(UserAgent, incoming.headers["user-agent"] ?? "")
+  )
   const rest = delayMillis - Duration.toMillis(took)
   if (rest > 0) yield* Effect.sleep(rest)
-  respond(response, request.method === "POST" ? 201 : 200, body)
+  respond(response, status, body)
 })
 
 const listening = (server: Server, port: number) =>

@@ -34,6 +34,7 @@ const REQUEST_TIMEOUT_MILLIS = 30_000
 /** Far beyond what an API server keeps in one object. */
 const LINE_LENGTH_MAX = 32 * 1024 * 1024
 const DETAIL_LENGTH_MAX = 1_000
+const CONFLICT_CAUSE = "FieldManagerConflict"
 
 /** No answer, or not a whole one. */
 class Broken extends Data.TaggedError("Broken")<{
@@ -95,6 +96,18 @@ const retryAfterOf = (answer: Answer, details: unknown): number | undefined => {
   return typeof seconds === "number" && Number.isFinite(seconds) && seconds >= 0 ? seconds : undefined
 }
 
+/** Which fields an apply met that are somebody else's; what else a server gives as causes is in its message as well. */
+const causesOf = (details: unknown): KubernetesApiFailed["causes"] => {
+  const list = isObject(details) ? details["causes"] : undefined
+  const causes = (Array.isArray(list) ? list : []).flatMap((cause: unknown) => {
+    const { field, message, reason } = isObject(cause) ? cause : {}
+    return reason === CONFLICT_CAUSE && typeof message === "string" && typeof field === "string"
+      ? [{ reason, message, field }]
+      : []
+  })
+  return causes.length === 0 ? undefined : causes
+}
+
 const failureOf = ({ method, path }: Asked, answer: Answer): KubernetesApiFailed => {
   const body = parseJson(answer.text)
   const status = isObject(body) ? body : {}
@@ -102,13 +115,15 @@ const failureOf = ({ method, path }: Asked, answer: Answer): KubernetesApiFailed
   const shown = answer.text.slice(0, DETAIL_LENGTH_MAX).replace(/\s+/gu, " ").trim()
   const standard = `${answer.status} ${STATUS_CODES[answer.status] ?? ""}`.trim()
   const retryAfterSeconds = retryAfterOf(answer, details)
+  const causes = causesOf(details)
   return new KubernetesApiFailed({
     method,
     path,
     status: answer.status,
     reason: typeof reason === "string" && reason !== "" ? reason : (REASONS[answer.status] ?? "Unknown"),
     detail: typeof message === "string" && message !== "" ? message : shown === "" ? standard : `${standard}: ${shown}`,
-    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds })
+    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
+    ...(causes === undefined ? {} : { causes })
   })
 }
 
@@ -122,9 +137,16 @@ const tokenOf = ({ authorization }: Credentials): string =>
 /** A server or proxy may repeat what it was sent. */
 const hide = (failure: KubernetesApiFailed, credentials: Credentials): KubernetesApiFailed => {
   const secret = tokenOf(credentials)
-  return secret === "" || !failure.detail.includes(secret)
-    ? failure
-    : new KubernetesApiFailed({ ...failure, detail: failure.detail.replaceAll(secret, "<redacted>") })
+  const { causes, detail } = failure
+  if (secret === "" || !JSON.stringify([detail, causes]).includes(secret)) return failure
+  const without = (text: string) => text.replaceAll(secret, "<redacted>")
+  return new KubernetesApiFailed({
+    ...failure,
+    detail: without(detail),
+    ...(causes === undefined
+      ? {}
+      : { causes: causes.map((it) => ({ ...it, message: without(it.message), field: without(it.field) })) })
+  })
 }
 
 const urlOf = (server: URL, { path, query = {} }: Pick<KubernetesRequest, "path" | "query">): string => {

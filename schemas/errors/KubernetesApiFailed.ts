@@ -14,7 +14,11 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
   reason: Schema.String,
   /** The API server's own words. */
   detail: Schema.String,
-  retryAfterSeconds: Schema.optionalKey(Schema.Finite)
+  retryAfterSeconds: Schema.optionalKey(Schema.Finite),
+  /** Of a conflict between those who apply: each field that is somebody else's, and whose. */
+  causes: Schema.optionalKey(
+    Schema.Array(Schema.Struct({ reason: Schema.String, message: Schema.String, field: Schema.String }))
+  )
 }) {
   readonly code = "KubernetesApiFailed"
 

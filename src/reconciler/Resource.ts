@@ -193,7 +193,7 @@ const send = Effect.fnUntraced(function* (
   resource: AnyDefinition,
   method: KubernetesRequest["method"],
   object: { readonly namespace: string | undefined; readonly name: string },
-  rest: Pick<KubernetesRequest, "body" | "contentType">
+  rest: Pick<KubernetesRequest, "body" | "contentType" | "query">
 ): Effect.fn.Return<{ readonly path: string; readonly body: unknown }, KubernetesApiFailed, KubernetesApi> {
   const collection = pathOf(resource, object.namespace)
   // A name that cannot be is answered here: put into a path, it would ask for something else.
@@ -210,7 +210,7 @@ const exchange = Effect.fnUntraced(function* <A extends KubernetesObject>(
   resource: Resource<A>,
   method: KubernetesRequest["method"],
   object: { readonly namespace: string | undefined; readonly name: string },
-  rest: Pick<KubernetesRequest, "body" | "contentType">
+  rest: Pick<KubernetesRequest, "body" | "contentType" | "query">
 ): Effect.fn.Return<A, KubernetesApiFailed, KubernetesApi> {
   const { body, path } = yield* send(resource, method, object, rest)
   const decoded = resource.decode(body)
@@ -249,6 +249,28 @@ export const mergePatch = <A extends KubernetesObject>(
   name: string,
   patch: unknown
 ) => exchange(resource, "PATCH", { namespace, name }, { body: patch, contentType: "application/merge-patch+json" })
+
+/**
+ * Server-side apply: `fieldManager` owns the fields of the object, and those that it applied before and does not name
+ * any more are taken away. What others own stays. Creates the object when there is none; applying the same again
+ * changes nothing.
+ *
+ * @shape  (resource, object: only what is to be owned, { fieldManager, force? }) -> the object as stored
+ * @errors KubernetesApiFailed; Conflict with `causes` when another manager owns a field that would change, unless
+ *         `force` takes it over
+ * @source https://kubernetes.io/docs/reference/using-api/server-side-apply
+ */
+export const apply = <A extends KubernetesObject>(
+  resource: Resource<A>,
+  object: A,
+  { fieldManager, force = false }: { readonly fieldManager: string; readonly force?: boolean }
+) =>
+  exchange(resource, "PATCH", named(object), {
+    body: resource.encode(object),
+    // JSON is YAML.
+    contentType: "application/apply-patch+yaml",
+    query: { fieldManager, force }
+  })
 
 /** Deletes one object, when it still is the one that is meant. */
 export const remove = Effect.fnUntraced(function* <A extends KubernetesObject>(

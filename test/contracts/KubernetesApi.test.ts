@@ -583,7 +583,10 @@ describe("KubernetesHttp", () => {
         if (request.url === "/text") {
           response.writeHead(403)
           response.end(repeat(request))
-        } else json(response, { kind: "Status", message: repeat(request), reason: "Forbidden" }, 403)
+          return
+        }
+        const causes = [{ reason: "FieldManagerConflict", message: repeat(request), field: repeat(request) }]
+        json(response, { kind: "Status", message: repeat(request), reason: "Forbidden", details: { causes } }, 403)
       })
       const api = yield* clientOf(url)
       for (const path of ["/text", "/json"]) {

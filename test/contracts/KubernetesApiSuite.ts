@@ -17,8 +17,12 @@ export interface KubernetesWorld<R> {
 }
 
 const MERGE = "application/merge-patch+json"
+const APPLY = "application/apply-patch+yaml"
 const CORE = "/api/v1/namespaces/default"
 const SECRETS = `${CORE}/secrets`
+const CONFIG_MAPS = `${CORE}/configmaps`
+const DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+const DRIVERS = "/apis/storage.k8s.io/v1/csidrivers"
 const CLASSES = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses"
 const STATUSES = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasspodstatuses"
 const IDLE_MILLIS = 5_000
@@ -32,6 +36,8 @@ interface Stored {
   }
   readonly data?: Readonly<Record<string, string>>
   readonly type?: string
+  readonly spec?: unknown
+  readonly status?: unknown
 }
 
 interface Listed {
@@ -43,6 +49,27 @@ interface Listed {
 const stored = (body: unknown) => body as Stored
 const listed = (body: unknown) => body as Listed
 const versionOf = (event: WatchEvent) => Number(stored(event.object).metadata.resourceVersion)
+
+/** Who owns what, without the times, which are of the moment. */
+const ownersOf = ({ metadata }: Stored) =>
+  ((metadata["managedFields"] ?? []) as ReadonlyArray<Readonly<Record<string, unknown>>>).map(
+    ({ apiVersion: _, fieldsType: __, fieldsV1, manager, operation, subresource, time: ___ }) => ({
+      by: `${String(manager)} ${String(operation)}${subresource === undefined ? "" : ` ${String(subresource)}`}`,
+      fields: fieldsV1
+    })
+  )
+
+/** A Deployment that an API server takes. */
+const deployment = (name: string, containers: ReadonlyArray<object>, more: object = {}) => ({
+  apiVersion: "apps/v1",
+  kind: "Deployment",
+  metadata: { name },
+  spec: {
+    selector: { matchLabels: { app: name } },
+    template: { metadata: { labels: { app: name } }, spec: { containers } },
+    ...more
+  }
+})
 
 const RUN = randomUUID().slice(0, 8)
 let count = 0
@@ -74,6 +101,29 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
         forget(`${collection}/${body.metadata.name}`),
         Effect.map(send({ method: "POST", path: collection, body }), stored)
       )
+
+    /** Server-side apply, to "secrets" of the core group when the body does not say otherwise. */
+    const apply = (
+      path: string,
+      body: Readonly<Record<string, unknown>>,
+      fieldManager: string,
+      query: KubernetesRequest["query"] = {}
+    ): Effect.Effect<Stored, KubernetesApiFailed, KubernetesApi | Scope.Scope> => {
+      const whole = { apiVersion: "v1", kind: path.startsWith(SECRETS) ? "Secret" : "ConfigMap", ...body }
+      const request = {
+        method: "PATCH",
+        path,
+        body: whole,
+        contentType: APPLY,
+        query: { fieldManager, ...query }
+      } as const
+      return Effect.andThen(forget(path.replace(/\/status$/u, "")), Effect.map(send(request), stored))
+    }
+
+    const patch = (path: string, body: object, query: KubernetesRequest["query"] = {}) =>
+      Effect.map(send({ method: "PATCH", path, body, contentType: MERGE, query }), stored)
+
+    const read = (path: string) => Effect.map(send({ method: "GET", path }), stored)
 
     const watched = (version: string, selector: string, events: number, path = SECRETS) =>
       Effect.flatMap(KubernetesApi, (api) =>
@@ -494,6 +544,620 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
         assert.deepStrictEqual(yield* api.watch({ path: SECRETS, query }, 20_000).pipe(Stream.runCollect), [])
         const idle = yield* api.watch({ path: SECRETS, query }, 100).pipe(Stream.runCollect, Effect.flip)
         assert.deepStrictEqual([idle.status, idle.reason, idle.isTransient, idle.path], [0, "Idle", true, SECRETS])
+      })
+    )
+
+    it.effect("apply creates what is not there, and its manager owns what was applied", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const body = { metadata: { name, labels: { contract: name } }, data: { a: "1" } }
+        const made = yield* apply(path, body, "contract-a")
+        assert.match(made.metadata.uid, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u)
+        assert.deepStrictEqual([made.data, made.metadata.labels], [{ a: "1" }, { contract: name }])
+        const [entry] = made.metadata["managedFields"] as ReadonlyArray<Readonly<Record<string, unknown>>>
+        assert.deepStrictEqual<unknown>(entry, {
+          manager: "contract-a",
+          operation: "Apply",
+          apiVersion: "v1",
+          time: made.metadata["creationTimestamp"],
+          fieldsType: "FieldsV1",
+          fieldsV1: { "f:data": { "f:a": {} }, "f:metadata": { "f:labels": { "f:contract": {} } } }
+        })
+        assert.deepStrictEqual(yield* read(path), made)
+      })
+    )
+
+    it.effect("an ordinary write has an owner as well: what it calls itself, or its program", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const made = yield* create({ metadata: { name, labels: { a: "1" } }, data: { a: "1", b: "1" } }, CONFIG_MAPS)
+        const [{ by, fields }] = ownersOf(made) as [{ by: string; fields: unknown }]
+        assert.match(by, /^(csi-secrets-store|unknown) Update$/u)
+        assert.deepStrictEqual(fields, {
+          "f:data": { ".": {}, "f:a": {}, "f:b": {} },
+          "f:metadata": { "f:labels": { ".": {}, "f:a": {} } }
+        })
+        const patched = yield* patch(path, { data: { b: "2", c: "3" } }, { fieldManager: "contract-b" })
+        assert.deepStrictEqual(
+          ownersOf(patched)
+            .toSorted((one, other) => (one.by < other.by ? 1 : -1))
+            .slice(-2),
+          [
+            { by, fields: { "f:data": { ".": {}, "f:a": {} }, "f:metadata": { "f:labels": { ".": {}, "f:a": {} } } } },
+            { by: "contract-b Update", fields: { "f:data": { "f:b": {}, "f:c": {} } } }
+          ].toSorted((one, other) => (one.by < other.by ? 1 : -1))
+        )
+        // Whoever sends no managedFields takes them from nobody, and what is gone belongs to nobody.
+        const body = { metadata: { name }, data: { b: "2", c: "4" } }
+        const put = yield* send({ method: "PUT", path, body, query: { fieldManager: "contract-c" } })
+        assert.deepStrictEqual(
+          new Map(ownersOf(stored(put)).map((it) => [it.by, it.fields])),
+          new Map<string, unknown>([
+            [by, { "f:data": {} }],
+            ["contract-b Update", { "f:data": { "f:b": {} } }],
+            ["contract-c Update", { "f:data": { "f:c": {} } }]
+          ])
+        )
+      })
+    )
+
+    it.effect("applying the same again makes no version and tells no watch", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const body = { metadata: { name, labels: { contract: name } }, type: "Opaque", data: { a: "MQ==" } }
+        const made = yield* apply(path, body, "contract-a")
+        for (const force of [false, true]) {
+          assert.deepStrictEqual((yield* apply(path, body, "contract-a", { force })).metadata, made.metadata)
+        }
+        yield* send({ method: "DELETE", path })
+        const events = yield* watched(made.metadata.resourceVersion, `contract=${name}`, 1)
+        assert.deepStrictEqual(
+          events.map(({ type }) => type),
+          ["DELETED"]
+        )
+      })
+    )
+
+    it.effect("what is not applied any more goes, and what others wrote stays", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const owner = { apiVersion: "example.com/v1", kind: "Thing", name: "thing", uid: "u-1" }
+        const mine = (keys: ReadonlyArray<string>) => Object.fromEntries(keys.map((key) => [key, "mine"]))
+        const body = (...keys: ReadonlyArray<string>) => ({
+          metadata: { name, labels: mine(keys), annotations: mine(keys) },
+          data: mine(keys)
+        })
+        yield* apply(path, body("a", "b"), "contract-a")
+        yield* patch(path, {
+          metadata: {
+            labels: { other: "1" },
+            annotations: { other: "1" },
+            ownerReferences: [owner],
+            finalizers: ["example.com/contract"]
+          },
+          data: { other: "1" }
+        })
+        const left = yield* apply(path, body("a"), "contract-a")
+        const both = { a: "mine", other: "1" }
+        assert.deepStrictEqual([left.metadata.labels, left.metadata["annotations"], left.data], [both, both, both])
+        assert.deepStrictEqual(
+          [left.metadata["ownerReferences"], left.metadata["finalizers"]],
+          [[owner], ["example.com/contract"]]
+        )
+        const none = yield* apply(path, { metadata: { name } }, "contract-a")
+        assert.deepStrictEqual([none.metadata.labels, none.data], [{ other: "1" }, { other: "1" }])
+        assert.notInclude(
+          ownersOf(none).map(({ by }) => by),
+          "contract-a Apply"
+        )
+      })
+    )
+
+    it.effect("a value that another manager owns is a conflict (409), in words, and is taken by force", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const body = (value: string) => ({ metadata: { name }, data: { a: value } })
+        const made = yield* apply(path, body("1"), "contract-a")
+        const error = yield* Effect.flip(apply(path, body("2"), "contract-b"))
+        assert.deepStrictEqual(
+          [error.status, error.reason, error.message, error.isConflict, error.isTransient],
+          [409, "Conflict", 'Apply failed with 1 conflict: conflict with "contract-a": .data.a', true, false]
+        )
+        assert.deepStrictEqual(error.causes, [
+          { reason: "FieldManagerConflict", message: 'conflict with "contract-a"', field: ".data.a" }
+        ])
+        assert.deepStrictEqual(yield* read(path), made)
+        const forced = yield* apply(path, body("2"), "contract-b", { force: true })
+        assert.deepStrictEqual(forced.data, { a: "2" })
+        assert.deepStrictEqual(ownersOf(forced), [{ by: "contract-b Apply", fields: { "f:data": { "f:a": {} } } }])
+      })
+    )
+
+    it.effect("a conflict with whoever wrote by an ordinary request names its version; several are a list", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        yield* apply(path, { metadata: { name }, data: { a: "1", b: "1" } }, "contract-a")
+        yield* patch(path, { metadata: { labels: { l: "1" } }, data: { c: "1" } }, { fieldManager: "contract-u" })
+        const one = yield* Effect.flip(apply(path, { metadata: { name }, data: { c: "2" } }, "contract-b"))
+        assert.strictEqual(one.message, 'Apply failed with 1 conflict: conflict with "contract-u" using v1: .data.c')
+        const body = { metadata: { name, labels: { l: "2" } }, data: { a: "2", b: "2", c: "2" } }
+        const many = yield* Effect.flip(apply(path, body, "contract-b"))
+        assert.strictEqual(
+          many.message,
+          [
+            'Apply failed with 4 conflicts: conflicts with "contract-a":',
+            "- .data.a",
+            "- .data.b",
+            'conflicts with "contract-u" using v1:',
+            "- .data.c",
+            "- .metadata.labels.l"
+          ].join("\n")
+        )
+        assert.lengthOf(many.causes ?? [], 4)
+      })
+    )
+
+    it.effect("a value that two managers apply goes with the last of them", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const shared = { metadata: { name }, data: { a: "1", keep: "1" } }
+        const less = { metadata: { name }, data: { keep: "1" } }
+        const first = yield* apply(path, shared, "contract-a")
+        const second = yield* apply(path, shared, "contract-b")
+        assert.notStrictEqual(second.metadata.resourceVersion, first.metadata.resourceVersion)
+        assert.deepStrictEqual(
+          ownersOf(second)
+            .map(({ by }) => by)
+            .sort(),
+          ["contract-a Apply", "contract-b Apply"]
+        )
+        assert.deepStrictEqual((yield* apply(path, less, "contract-a")).data, shared.data)
+        assert.deepStrictEqual((yield* apply(path, less, "contract-b")).data, less.data)
+      })
+    )
+
+    it.effect("what an ordinary write set to the same stays when it is not applied any more", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        yield* create({ metadata: { name }, data: { a: "1", b: "1" } }, CONFIG_MAPS)
+        yield* apply(path, { metadata: { name }, data: { a: "1" } }, "contract-a")
+        const left = yield* apply(path, { metadata: { name }, data: {} }, "contract-a")
+        assert.deepStrictEqual(left.data, { a: "1", b: "1" })
+      })
+    )
+
+    it.effect("owners and finalizers of two managers are one list", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const owner = (uid: string) => ({ apiVersion: "example.com/v1", kind: "Thing", name: `thing-${uid}`, uid })
+        const body = (ownerReferences: ReadonlyArray<object>, finalizers: ReadonlyArray<string>) => ({
+          metadata: { name, ownerReferences, finalizers }
+        })
+        const listsOf = ({ metadata }: Stored) => [metadata["ownerReferences"], metadata["finalizers"]]
+        yield* apply(path, body([owner("b")], ["example.com/b"]), "contract-a")
+        const both = yield* apply(path, body([owner("a")], ["example.com/a"]), "contract-b")
+        assert.deepStrictEqual(listsOf(both), [
+          [owner("b"), owner("a")],
+          ["example.com/b", "example.com/a"]
+        ])
+        assert.deepStrictEqual(ownersOf(both).find(({ by }) => by === "contract-b Apply")?.fields, {
+          "f:metadata": {
+            "f:finalizers": { 'v:"example.com/a"': {} },
+            "f:ownerReferences": { 'k:{"uid":"a"}': {} }
+          }
+        })
+        const left = yield* apply(path, body([], []), "contract-a")
+        assert.deepStrictEqual(listsOf(left), [[owner("a")], ["example.com/a"]])
+        const twice = yield* Effect.flip(apply(path, body([owner("c"), owner("c")], []), "contract-a"))
+        assert.strictEqual(twice.status, 500)
+        assert.include(twice.message, '.metadata.ownerReferences: duplicate entries for key [uid="c"]')
+      })
+    )
+
+    it.effect("an applied list keeps its order, with what others have in it", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const body = (finalizers: ReadonlyArray<string>) => ({
+          metadata: { name, finalizers: finalizers.map((it) => `example.com/${it}`) }
+        })
+        const orderOf = ({ metadata }: Stored) =>
+          (metadata["finalizers"] as ReadonlyArray<string>).map((it) => it.at(-1)).join("")
+        yield* apply(path, body(["a", "x", "b"]), "contract-a")
+        assert.strictEqual(orderOf(yield* apply(path, body(["b", "a"]), "contract-b")), "xba")
+        assert.strictEqual(orderOf(yield* apply(path, body(["n", "b", "m"]), "contract-b")), "xnbam")
+      })
+    )
+
+    it.effect("apply asks for the version and uid that the object carries", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const body = (metadata: object, value: string) => ({ metadata: { name, ...metadata }, data: { a: value } })
+        const uid = "00000000-0000-4000-8000-000000000000"
+        const early = yield* Effect.flip(apply(path, body({ uid }, "1"), "contract-a"))
+        assert.deepStrictEqual(
+          [early.status, early.reason, early.message],
+          [
+            409,
+            "Conflict",
+            `Operation cannot be fulfilled on configmaps "${name}": uid mismatch: the provided object specified uid ${uid}, and no existing object was found`
+          ]
+        )
+        const { metadata } = yield* apply(path, body({}, "1"), "contract-a")
+        const { resourceVersion } = metadata
+        const newer = yield* apply(path, body({ uid: metadata.uid, resourceVersion }, "2"), "contract-a")
+        assert.deepStrictEqual(newer.data, { a: "2" })
+        const old = yield* Effect.flip(apply(path, body({ resourceVersion }, "3"), "contract-a"))
+        assert.deepStrictEqual(
+          [old.status, old.reason, old.message],
+          [
+            409,
+            "Conflict",
+            `Operation cannot be fulfilled on configmaps "${name}": the object has been modified; please apply your changes to the latest version and try again`
+          ]
+        )
+        const other = yield* Effect.flip(apply(path, body({ uid }, "3"), "contract-a"))
+        assert.deepStrictEqual([other.status, other.reason], [409, "Conflict"])
+        assert.deepStrictEqual((yield* read(path)).data, { a: "2" })
+      })
+    )
+
+    it.effect.each([
+      {
+        name: "without a manager",
+        query: {},
+        expected: [
+          422,
+          "Invalid",
+          'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+        ]
+      },
+      {
+        name: "by a manager of 129 bytes",
+        query: { fieldManager: "m".repeat(129) },
+        expected: [
+          422,
+          "Invalid",
+          'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes'
+        ]
+      },
+      {
+        name: "of another kind",
+        body: { apiVersion: "v1", kind: "Secret" },
+        expected: [400, "BadRequest", "invalid object type: /v1, Kind=Secret"]
+      },
+      { name: "of no kind", body: {}, expected: [400, "BadRequest", "invalid object type: /, Kind="] },
+      {
+        name: "with managedFields",
+        metadata: { managedFields: [] },
+        expected: [400, "BadRequest", "metadata.managedFields must be nil"]
+      },
+      {
+        name: "of another name",
+        metadata: { name: "contract-other" },
+        expected: [
+          400,
+          "BadRequest",
+          "the name of the object (contract-other) does not match the name on the URL (contract-refused)"
+        ]
+      },
+      {
+        name: "in another namespace",
+        metadata: { namespace: "contract-other" },
+        expected: [
+          400,
+          "BadRequest",
+          "the namespace of the provided object does not match the namespace sent on the request"
+        ]
+      }
+    ])("apply $name is refused", ({ body = { apiVersion: "v1", kind: "ConfigMap" }, expected, metadata, query }) =>
+      Effect.gen(function* () {
+        const path = `${CONFIG_MAPS}/contract-refused`
+        const error = yield* refused({
+          method: "PATCH",
+          path,
+          body: { ...body, metadata: { name: "contract-refused", ...metadata } },
+          contentType: APPLY,
+          query: query ?? { fieldManager: "contract-a" }
+        })
+        assert.deepStrictEqual<unknown>([error.status, error.reason, error.message], expected)
+        assert.isTrue((yield* refused({ method: "GET", path })).isNotFound)
+      })
+    )
+
+    it.effect("only an apply may use force", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        yield* create({ metadata: { name } })
+        const error = yield* Effect.flip(patch(`${SECRETS}/${name}`, {}, { force: true }))
+        assert.deepStrictEqual(
+          [error.status, error.message],
+          [422, 'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch']
+        )
+      })
+    )
+
+    it.effect("managedFields that are emptied stay empty, until somebody applies", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        yield* apply(path, { metadata: { name }, data: { a: "1", b: "1" } }, "contract-a")
+        assert.deepStrictEqual(ownersOf(yield* patch(path, { metadata: { managedFields: [{}] } })), [])
+        assert.deepStrictEqual(ownersOf(yield* patch(path, { data: { b: "2" } })), [])
+        const body = { metadata: { name }, data: { a: "2" } }
+        const error = yield* Effect.flip(apply(path, body, "contract-a"))
+        assert.strictEqual(
+          error.message,
+          'Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.a'
+        )
+        assert.deepStrictEqual(ownersOf(yield* apply(path, body, "contract-a", { force: true })), [
+          { by: "contract-a Apply", fields: { "f:data": { "f:a": {} } } },
+          { by: "before-first-apply Update", fields: { "f:data": { ".": {}, "f:b": {} } } }
+        ])
+      })
+    )
+
+    it.effect("containers are merged by name, their ports by number and protocol, tolerations are one value", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${DEPLOYMENTS}/${name}`
+        const template = (spec: object) => ({
+          apiVersion: "apps/v1",
+          kind: "Deployment",
+          metadata: { name },
+          spec: { template: { spec } }
+        })
+        const tolerations = [{ operator: "Exists" }]
+        const made = deployment(name, [{ name: "a", image: "a:1", ports: [{ containerPort: 1, protocol: "TCP" }] }])
+        yield* apply(path, made, "contract-a")
+        const more = {
+          containers: [
+            { name: "a", ports: [{ containerPort: 1, protocol: "UDP" }], env: [{ name: "E", value: "1" }] },
+            { name: "b", image: "b:1" }
+          ],
+          tolerations
+        }
+        const merged = yield* apply(path, template(more), "contract-b")
+        const specOf = ({ spec }: Stored) => (spec as { template: { spec: typeof more } }).template.spec
+        const containersOf = (object: Stored) =>
+          specOf(object).containers.map((it) => [
+            it.name,
+            it.image,
+            (it.ports ?? []).map((port) => `${port.containerPort} ${port.protocol}`),
+            (it.env ?? []).map((env) => env.name)
+          ])
+        assert.deepStrictEqual(containersOf(merged), [
+          ["a", "a:1", ["1 TCP", "1 UDP"], ["E"]],
+          ["b", "b:1", [], []]
+        ])
+        const conflict = yield* Effect.flip(
+          apply(path, template({ tolerations: [...tolerations, { key: "k", operator: "Exists" }] }), "contract-c")
+        )
+        assert.strictEqual(
+          conflict.message,
+          'Apply failed with 1 conflict: conflict with "contract-b": .spec.template.spec.tolerations'
+        )
+        const image = yield* Effect.flip(
+          apply(path, template({ containers: [{ name: "a", image: "a:2" }] }), "contract-c")
+        )
+        assert.strictEqual(
+          image.message,
+          'Apply failed with 1 conflict: conflict with "contract-a": .spec.template.spec.containers[name="a"].image'
+        )
+        const left = yield* apply(path, template({ containers: [{ name: "a" }] }), "contract-b")
+        assert.deepStrictEqual(containersOf(left), [["a", "a:1", ["1 TCP"], []]])
+        assert.isUndefined(specOf(left).tolerations)
+      })
+    )
+
+    it.effect("a status is applied at its own address, and its conditions are merged by type", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${DEPLOYMENTS}/${name}`
+        const time = "2026-01-01T00:00:00Z"
+        const condition = (type: string, status = "True") => ({
+          type,
+          status,
+          reason: "Contract",
+          message: "",
+          lastUpdateTime: time,
+          lastTransitionTime: time
+        })
+        const status = (...conditions: ReadonlyArray<object>) => ({
+          apiVersion: "apps/v1",
+          kind: "Deployment",
+          metadata: { name },
+          status: { conditions }
+        })
+        const typesOf = (object: Stored) =>
+          ((object.status as { conditions?: ReadonlyArray<{ type: string; status: string }> }).conditions ?? []).map(
+            (it) => `${it.type} ${it.status}`
+          )
+        const early = yield* Effect.flip(apply(`${path}/status`, status(condition("A")), "contract-a"))
+        assert.isTrue(early.isNotFound)
+        const made = yield* apply(
+          path,
+          { ...deployment(name, [{ name: "a", image: "a:1" }]), ...{ status: status(condition("A")).status } },
+          "contract-m"
+        )
+        assert.isUndefined((made.status as { conditions?: unknown } | undefined)?.conditions)
+        yield* apply(`${path}/status`, status(condition("A"), condition("B")), "contract-a")
+        const both = yield* apply(`${path}/status`, status(condition("C")), "contract-b")
+        assert.deepStrictEqual(typesOf(both), ["A True", "B True", "C True"])
+        assert.deepStrictEqual(
+          ownersOf(both)
+            .map(({ by }) => by)
+            .sort(),
+          ["contract-a Apply status", "contract-b Apply status", "contract-m Apply"]
+        )
+        const conflict = yield* Effect.flip(apply(`${path}/status`, status(condition("A", "False")), "contract-b"))
+        assert.strictEqual(
+          conflict.message,
+          'Apply failed with 1 conflict: conflict with "contract-a" with subresource "status": .status.conditions[type="A"].status'
+        )
+        const left = yield* apply(`${path}/status`, status(condition("B", "False")), "contract-a")
+        assert.deepStrictEqual(typesOf(left), ["B False", "C True"])
+        assert.deepStrictEqual([left.spec, left.metadata["generation"]], [made.spec, 1])
+        const main = yield* apply(path, deployment(name, [{ name: "a", image: "a:2" }]), "contract-m")
+        assert.deepStrictEqual([typesOf(main), main.metadata["generation"]], [["B False", "C True"], 2])
+      })
+    )
+
+    it.effect("a kind without a status of its own has no address for it", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        yield* create({ metadata: { name } })
+        assert.strictEqual((yield* refused({ method: "GET", path: `${SECRETS}/${name}/status` })).status, 404)
+      })
+    )
+
+    it.effect("a CSIDriver's tokens are one value, its lifecycle modes a set", () =>
+      Effect.gen(function* () {
+        const name = `${uniqueName()}.example.com`
+        const path = `${DRIVERS}/${name}`
+        const driver = (spec: object) => ({
+          apiVersion: "storage.k8s.io/v1",
+          kind: "CSIDriver",
+          metadata: { name },
+          spec
+        })
+        const tokens = (...audiences: ReadonlyArray<string>) => audiences.map((audience) => ({ audience }))
+        const made = yield* apply(
+          path,
+          driver({ attachRequired: false, tokenRequests: tokens("a"), volumeLifecycleModes: ["Ephemeral"] }),
+          "contract-a"
+        )
+        assert.deepStrictEqual(ownersOf(made), [
+          {
+            by: "contract-a Apply",
+            fields: {
+              "f:spec": {
+                "f:attachRequired": {},
+                "f:tokenRequests": {},
+                "f:volumeLifecycleModes": { 'v:"Ephemeral"': {} }
+              }
+            }
+          }
+        ])
+        const error = yield* Effect.flip(apply(path, driver({ tokenRequests: tokens("a", "b") }), "contract-b"))
+        assert.strictEqual(
+          error.message,
+          'Apply failed with 1 conflict: conflict with "contract-a": .spec.tokenRequests'
+        )
+      })
+    )
+
+    it.effect("a custom resource is merged by its own schema: objects by field, lists as a whole", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CLASSES}/${name}`
+        const body = (spec: object) => ({
+          apiVersion: "secrets-store.csi.x-k8s.io/v1",
+          kind: "SecretProviderClass",
+          metadata: { name },
+          spec
+        })
+        const secretObjects = [{ secretName: "a", type: "Opaque", data: [{ key: "a", objectName: "a" }] }]
+        const made = yield* apply(path, body({ provider: "fake", parameters: { a: "1" }, secretObjects }), "contract-a")
+        assert.deepStrictEqual(ownersOf(made), [
+          {
+            by: "contract-a Apply",
+            fields: { "f:spec": { "f:parameters": { "f:a": {} }, "f:provider": {}, "f:secretObjects": {} } }
+          }
+        ])
+        const both = yield* apply(path, body({ parameters: { b: "2" } }), "contract-b")
+        assert.deepStrictEqual<unknown>(both.spec, { provider: "fake", parameters: { a: "1", b: "2" }, secretObjects })
+        assert.strictEqual(both.metadata["generation"], 2)
+        const error = yield* Effect.flip(
+          apply(path, body({ secretObjects: [...secretObjects, ...secretObjects] }), "contract-b")
+        )
+        assert.strictEqual(
+          error.message,
+          'Apply failed with 1 conflict: conflict with "contract-a": .spec.secretObjects'
+        )
+        const alpha = yield* Effect.flip(
+          apply(path.replace("/v1/", "/v1alpha1/"), body({ provider: "fake" }), "contract-a")
+        )
+        assert.strictEqual(
+          alpha.message,
+          "invalid object type: secrets-store.csi.x-k8s.io/v1, Kind=SecretProviderClass"
+        )
+      })
+    )
+
+    it.effect("e.2: a Secret's type cannot be applied anew, nor what is immutable be changed (422)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const body = (more: object) => ({ metadata: { name }, data: { a: "MQ==" }, ...more })
+        yield* apply(path, body({ type: "example.com/a", immutable: true }), "contract-a")
+        const words = (faults: string) => `Secret "${name}" is invalid: ${faults}`
+        for (const [more, faults] of [
+          [{ type: "example.com/b", immutable: true }, 'type: Invalid value: "example.com/b": field is immutable'],
+          [
+            { type: "example.com/a", immutable: true, data: { a: "Mg==" } },
+            "data: Forbidden: field is immutable when `immutable` is set"
+          ],
+          [
+            { type: "example.com/a", immutable: false },
+            "immutable: Forbidden: field is immutable when `immutable` is set"
+          ]
+        ] as const) {
+          const error = yield* Effect.flip(apply(path, body(more), "contract-a"))
+          assert.deepStrictEqual([error.status, error.reason, error.message], [422, "Invalid", words(faults)])
+        }
+        const label = yield* patch(path, { metadata: { labels: { a: "1" } } })
+        assert.deepStrictEqual(label.metadata.labels, { a: "1" })
+      })
+    )
+
+    it.effect("e.2: a Secret holds 1 MiB and not a byte more (422), a request 3 MiB (413)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${SECRETS}/${name}`
+        const data = (bytes: number) => ({ a: Buffer.alloc(bytes).toString("base64") })
+        yield* apply(path, { metadata: { name }, data: data(1024 * 1024) }, "contract-a")
+        const larger = { metadata: { name }, data: data(1024 * 1024 + 1) }
+        for (const error of [
+          yield* Effect.flip(apply(path, larger, "contract-a")),
+          yield* refused({ method: "PUT", path, body: larger })
+        ]) {
+          assert.deepStrictEqual(
+            [error.status, error.message],
+            [422, `Secret "${name}" is invalid: data: Too long: may not be more than 1048576 bytes`]
+          )
+        }
+        const huge = yield* refused({ method: "PUT", path, body: { metadata: { name }, data: data(3 * 1024 * 1024) } })
+        assert.deepStrictEqual(
+          [huge.status, huge.reason, huge.message],
+          [413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"]
+        )
+      })
+    )
+
+    it.effect("e.2: applied labels are looked at as others are (422)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const error = yield* Effect.flip(
+          apply(`${SECRETS}/${name}`, { metadata: { name, labels: { app: "v." } } }, "contract-a")
+        )
+        assert.deepStrictEqual(
+          [error.status, error.message],
+          [
+            422,
+            `Secret "${name}" is invalid: metadata.labels: Invalid value: "v.": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')`
+          ]
+        )
       })
     )
 

@@ -471,6 +471,7 @@ describe("NodePublish: first mounts", () => {
           resourceVersion: __,
           uid: ___,
           generation: ____,
+          managedFields: _____,
           ...metadata
         } = Object(written?.["metadata"])
         assert.deepStrictEqual(metadata, {

@@ -86,6 +86,28 @@ describe("wire.md (e): requests", () => {
       }
     },
     {
+      name: "apply",
+      run: Resource.apply(Resource.pods, pod, { fieldManager: "me" }),
+      expected: {
+        method: "PATCH",
+        path: "/api/v1/namespaces/ns/pods/p",
+        body: { apiVersion: "v1", kind: "Pod", ...pod },
+        contentType: "application/apply-patch+yaml",
+        query: { fieldManager: "me", force: false }
+      }
+    },
+    {
+      name: "apply by force",
+      run: Resource.apply(Resource.pods, pod, { fieldManager: "me", force: true }),
+      expected: {
+        method: "PATCH",
+        path: "/api/v1/namespaces/ns/pods/p",
+        body: { apiVersion: "v1", kind: "Pod", ...pod },
+        contentType: "application/apply-patch+yaml",
+        query: { fieldManager: "me", force: true }
+      }
+    },
+    {
       name: "remove",
       run: Resource.remove(Resource.pods, "ns", "p"),
       expected: { method: "DELETE", path: "/api/v1/namespaces/ns/pods/p" }
