@@ -227,6 +227,44 @@ describe("a Secret is made of mounted files (6.3, 6.4)", () => {
   )
 })
 
+describe("what the class does not ask for any more (L4, S7)", () => {
+  it.effect("labels, annotations and keys of ours go; those of others stay", () =>
+    inSync((provider) =>
+      Effect.gen(function* () {
+        provider.mount = () => Effect.succeed(Node.answer("v1", Node.file("foo", "1"), Node.file("bar", "2")))
+        const both = [
+          { objectName: "foo", key: "a" },
+          { objectName: "bar", key: "b" }
+        ]
+        yield* mounted(classWith(entry({ data: both, labels: { environment: "test", team: "one" } })))
+        const api = yield* KubernetesApi
+        yield* api.request({
+          method: "PATCH",
+          path: "/api/v1/namespaces/default/secrets/synced",
+          query: { fieldManager: "somebody" },
+          contentType: "application/merge-patch+json",
+          body: { metadata: { labels: { theirs: "kept" }, annotations: { theirs: "kept" } } }
+        })
+        yield* soon
+        yield* Node.changeClass({
+          secretObjects: [entry({ data: [both[0]], labels: { team: "one" }, annotations: {} })]
+        })
+        yield* soon
+        assert.deepStrictEqual(yield* contents, [{ a: "1" }])
+        const metadata = objectAt((yield* secret) ?? {}, "metadata")
+        assert.deepStrictEqual(objectAt(metadata, "labels"), {
+          team: "one",
+          theirs: "kept",
+          "secrets-store.csi.k8s.io/managed": "true"
+        })
+        const annotations = objectAt(metadata, "annotations")
+        assert.strictEqual(annotations["theirs"], "kept")
+        assert.notProperty(annotations, "an/annotation")
+      })
+    )
+  )
+})
+
 describe("two classes ask for one Secret", () => {
   const second = (name: string) =>
     Effect.gen(function* () {
