@@ -1,6 +1,6 @@
-// One CommonJS file per image: less than half the memory of running the sources. Native and on-demand packages stay
-// outside. Build information comes from the environment, as release builds set it. Written to dist, or to the directory
-// that is given.
+// One CommonJS file per image, and one per library that is loaded when it is needed: less than half the memory of
+// running the sources. Native packages stay outside. Build information comes from the environment, as release builds set
+// it. Written to dist, or to the directory that is given.
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { rolldown } from "rolldown"

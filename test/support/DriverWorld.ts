@@ -52,7 +52,19 @@ export const putPod = ({ api }: Pick<Workbench.Workbench, "api">, volume: Inline
         apiVersion: "v1",
         kind: "Pod",
         metadata: { name: volume.podName, namespace: volume.podNamespace },
-        spec: { nodeName: NODE_NAME }
+        spec: {
+          nodeName: NODE_NAME,
+          volumes: [
+            {
+              name: volume.volumeName,
+              csi: {
+                driver: "secrets-store.csi.k8s.io",
+                readOnly: true,
+                volumeAttributes: { secretProviderClass: volume.secretProviderClass }
+              }
+            }
+          ]
+        }
       }
     })
     .pipe(
