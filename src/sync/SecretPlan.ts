@@ -4,12 +4,13 @@
  * A Secret is written only when something of it has to change, and only if it is ours: made by this driver or by
  * upstream's, which the managed label says. What others have put into it (labels, annotations, owners, finalizers) stays.
  *
- * Several nodes may write one Secret. Each write says of which version of the class it is, and when its content was last
- * confirmed by the provider; a node that knows less leaves the Secret to the one that knows more.
+ * Several nodes may write one Secret. Each write says of which version of the class it is, and when its content was
+ * fetched; a node whose content is older leaves the Secret alone, also when it knows that its provider still gives it: a
+ * provider may give different pods different content, and they would write it by turns.
  *
  * @source reference/driver.md 6.4, Q1, Q2; reference/defects.md D5, D6, D8
  */
-import { Redacted } from "effect"
+import { DateTime, Redacted } from "effect"
 import type { Secret } from "../../schemas/Core.ts"
 import type { OwnerReference } from "../../schemas/Meta.ts"
 import { united } from "./OwnerReferences.ts"
@@ -26,8 +27,8 @@ export const KEYS = {
   className: "secrets-store.csi.k8s.io/class",
   /** "<creation time of the class>/<its generation>", which grows with every edit. */
   classVersion: "secrets-store.csi.k8s.io/class-version",
-  /** When a provider last said that the content is current; RFC 3339, as of the last write. */
-  confirmed: "secrets-store.csi.k8s.io/confirmed-at",
+  /** When the content was fetched, and by which volume: the name of its generation. */
+  fetched: "secrets-store.csi.k8s.io/fetched",
   /** Nobody was seen to use it: it is about to be removed. Whoever uses it takes this away. */
   unused: "secrets-store.csi.k8s.io/unused-since"
 } as const
@@ -39,8 +40,10 @@ export interface Wanted {
   readonly owners: ReadonlyArray<OwnerReference>
   readonly className: string
   readonly classVersion: string
-  /** RFC 3339 with milliseconds, so that texts compare as times. */
-  readonly confirmed: string
+  /** As `fetchedAt` writes it: texts compare as times, and two volumes never have the same. */
+  readonly fetched: string
+  /** What says to have been fetched later than this has a wrong clock, and does not count. */
+  readonly fetchedMax: string
   /** The class asks for Secrets of others to be taken over. */
   readonly adopts: boolean
   /** Another class asks for the Secret as well, was created later, and is in use: its content counts. */
@@ -65,15 +68,26 @@ type Change = "data" | "labels" | "annotations" | "owners" | "mark"
 export const classVersionOf = (creationTimestamp: string, generation: number): string =>
   `${creationTimestamp}/${`${generation}`.padStart(12, "0")}`
 
+const digits = (value: number, length: number): string => `${value}`.padStart(length, "0")
+
+/**
+ * @shape  (millis, suffix) -> "2026_11_25_22_35_21.<suffix>", as generations of a volume are named
+ * @units  milliseconds since the epoch
+ */
+export const fetchedAt = (millis: number, suffix: string): string => {
+  const { day, hour, minute, month, second, year } = DateTime.toPartsUtc(DateTime.makeUnsafe(millis))
+  return `${digits(year, 4)}_${[month, day, hour, minute, second].map((part) => digits(part, 2)).join("_")}.${suffix}`
+}
+
 const base64 = (data: Redacted.Redacted<Uint8Array>): string => Buffer.from(Redacted.value(data)).toString("base64")
 
 const encoded = (secret: SecretData): ReadonlyMap<string, string> =>
   new Map([...secret.data].map(([key, data]) => [key, base64(data)] as const))
 
-const stamps = ({ className, classVersion, confirmed }: Wanted) => ({
+const stamps = ({ className, classVersion, fetched }: Wanted) => ({
   [KEYS.className]: className,
   [KEYS.classVersion]: classVersion,
-  [KEYS.confirmed]: confirmed
+  [KEYS.fetched]: fetched
 })
 
 /** @shape (wanted) -> the whole Secret, as it is created; values are in base64 */
@@ -138,13 +152,14 @@ const isEmpty = (patch: Readonly<Record<string, unknown>>): boolean => Object.ke
 /** @shape (live Secret) -> made by this driver, or by upstream's */
 export const isOurs = (live: Secret): boolean => live.metadata.labels?.[MANAGED_LABEL] === "true"
 
-/** Another node has written it of a newer class, or has asked the provider later. */
-const knowsMore = (live: Secret, { className, classVersion, confirmed, yields }: Wanted): boolean => {
+/** Another node has written it of a newer class, or of newer content. */
+const knowsMore = (live: Secret, { className, classVersion, fetched, fetchedMax, yields }: Wanted): boolean => {
   const { annotations = {} } = live.metadata
   if (annotations[KEYS.className] !== className) return yields
   const version = annotations[KEYS.classVersion] ?? ""
   if (version !== classVersion) return version > classVersion
-  return (annotations[KEYS.confirmed] ?? "") > confirmed
+  const other = annotations[KEYS.fetched] ?? ""
+  return other > fetched && other <= fetchedMax
 }
 
 /**

@@ -48,6 +48,8 @@ const SOON_MILLIS = 5_000
 /** A Secret that was marked as unused goes this long after the mark at the earliest. */
 const UNUSED_MILLIS = 5_000
 const READ_ATTEMPTS = 3
+/** Clocks of nodes may differ by so much. */
+const CLOCK_SKEW_MILLIS = 60_000
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */
 const ADOPT_KEY = "secrets-store.csi.k8s.io/adopt-secrets"
@@ -63,10 +65,8 @@ interface Source {
   readonly pod: NodePod
   readonly object: SecretProviderClass
   readonly targetPath: string
-  /** When its provider last confirmed its content, in milliseconds since the epoch. */
-  readonly confirmedMillis: number
-  /** Name of the generation that is mounted; empty for files that a provider writes itself. */
-  readonly generation: string
+  /** When its content was fetched, as `SecretPlan.fetchedAt` writes it. */
+  readonly fetched: string
 }
 
 /** The last look at a Secret that was as it should be. */
@@ -273,8 +273,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const generation = yield* files
         .readLink(`${targetPath}/${MountedFiles.DATA}`)
         .pipe(Effect.orElseSucceed(() => ""))
-      const confirmedMillis = (yield* MountedFiles.lastChange(targetPath)) ?? 0
-      sources.push({ podStatus, pod, object: held.object, targetPath, confirmedMillis, generation })
+      // Files that a provider writes itself have no generation: then every refresh may have changed them.
+      const fetched = generation.startsWith("..")
+        ? generation.slice(2)
+        : SecretPlan.fetchedAt((yield* MountedFiles.lastChange(targetPath)) ?? 0, targetPath)
+      sources.push({ podStatus, pod, object: held.object, targetPath, fetched })
     }
     return { sources, isUnsettled, complaints } satisfies Gathered
   })
@@ -283,10 +286,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const madeOf = (sources: ReadonlyArray<Source>): string =>
     JSON.stringify(
       sources
-        .map(({ confirmedMillis, generation, object, pod, podStatus, targetPath }) => [
+        .map(({ fetched, object, pod, podStatus, targetPath }) => [
           targetPath,
-          // Files that a provider writes itself have no generation: then every refresh may have changed them.
-          generation === "" ? confirmedMillis : generation,
+          fetched,
           object.metadata.uid ?? "",
           object.metadata.resourceVersion ?? "",
           ...ownersOf(pod, podStatus).map(({ uid }) => uid)
@@ -300,7 +302,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** The Secret as one volume's files and class have it. */
   const wantedOf = Effect.fnUntraced(function* (key: string, source: Source, owners: SecretPlan.Wanted["owners"]) {
     const [namespace, name] = partsOf(key)
-    const { confirmedMillis, object, targetPath } = source
+    const { fetched, object, targetPath } = source
     const { annotations = {} } = object.metadata
     const className = object.metadata.name ?? ""
     const entry = SyncedVolumes.entryOf(object, name) ?? {}
@@ -329,7 +331,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       owners,
       className,
       classVersion: versionOf(source),
-      confirmed: DateTime.formatIso(DateTime.makeUnsafe(confirmedMillis)),
+      fetched,
+      fetchedMax: SecretPlan.fetchedAt((yield* Clock.currentTimeMillis) + CLOCK_SKEW_MILLIS, ""),
       adopts: annotations[ADOPT_KEY] === "true"
     } satisfies Omit<SecretPlan.Wanted, "yields">
   })
@@ -337,13 +340,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const versionOf = ({ object: { metadata } }: Source) =>
     SecretPlan.classVersionOf(metadata.creationTimestamp ?? "", metadata.generation ?? 0)
 
-  /** Of several classes that ask for one Secret the latest, and of its volumes the one that was confirmed last. */
+  /** Of several classes that ask for one Secret the latest, and of its volumes the one whose content is newest. */
   const chosen = (sources: ReadonlyArray<Source>): Source | undefined =>
     [...sources].sort(
       (a, b) =>
         order(versionOf(b), versionOf(a)) ||
         order(a.object.metadata.name ?? "", b.object.metadata.name ?? "") ||
-        b.confirmedMillis - a.confirmedMillis
+        order(b.fetched, a.fetched)
     )[0]
 
   /** A class that asks for the Secret, and that some pod of the namespace mounts. */
