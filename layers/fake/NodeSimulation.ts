@@ -23,10 +23,24 @@ import { type Chance, make as makeChance } from "./simulation/Chance.ts"
 import { drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import { BACKOFF_MILLIS_MAX, Kubelet, NODE_NAME, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import {
+  BACKOFF_MILLIS_MAX,
+  DRIVER_NAME,
+  Kubelet,
+  NODE_NAME,
+  type PodTemplate,
+  REPUBLISH_MILLIS_MAX
+} from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
 import { Referee, type Violation } from "./simulation/Referee.ts"
-import { ALWAYS, PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume, sourceOf } from "./simulation/Volume.ts"
+import {
+  ALWAYS,
+  PODS_DIRECTORY,
+  type SimulatedClass,
+  type SimulatedVolume,
+  secretNameOf,
+  sourceOf
+} from "./simulation/Volume.ts"
 import { Witness } from "./simulation/Witness.ts"
 
 /** Puts something between the driver and its world: a mistake that has to be found. */
@@ -62,6 +76,7 @@ const ROTATION_MILLIS = 2 * MINUTE
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 /** A volume becomes due just after a republish; the provider and the disk take their time. */
 const NEWEST_WITHIN_MILLIS = ROTATION_MILLIS + REPUBLISH_MILLIS_MAX + MINUTE / 2
+const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
@@ -72,7 +87,7 @@ const GARBAGE_MILLIS = 30_000
 
 const configOf = (rotationEnabled: boolean): DriverConfig => ({
   endpoint: "unix:///csi/csi.sock",
-  driverName: "secrets-store.csi.k8s.io",
+  driverName: DRIVER_NAME,
   nodeId: NODE_NAME,
   logFormatJson: false,
   verbosity: 5,
@@ -118,6 +133,7 @@ const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
           provider: chance.oneOf(PROVIDERS),
           filesMax: chance.below(7),
           flips: chance.happens(0.3),
+          isSynced: chance.happens(0.5),
           generation: 1,
           askedMillis: Number.NEGATIVE_INFINITY
         }
@@ -147,8 +163,16 @@ const classPath = (namespace: string) =>
 const classObject = (it: SimulatedClass, isUsable: boolean) => ({
   apiVersion: "secrets-store.csi.x-k8s.io/v1",
   kind: "SecretProviderClass",
-  metadata: { name: it.name, namespace: it.namespace },
-  spec: { provider: it.provider, ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}) }
+  metadata: {
+    name: it.name,
+    namespace: it.namespace,
+    annotations: { "secrets-store.csi.k8s.io/sync-all-files": "true" }
+  },
+  spec: {
+    provider: it.provider,
+    ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}),
+    ...(it.isSynced ? { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque" }] } : {})
+  }
 })
 
 /** Repeats something at random intervals of a mean length; never when that is 0. */
@@ -210,7 +234,10 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     }
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
-    const witness = new Witness({ files, node, control, volumes, referee, history }, yield* Effect.context<never>())
+    const witness = new Witness(
+      { files, node, control, volumes, classes, referee, history },
+      yield* Effect.context<never>()
+    )
 
     /** Somebody else who labels an object. */
     const touch = (path: string) =>
@@ -421,6 +448,19 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         const view = witness.look(volume)
         referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: NEWEST_WITHIN_MILLIS })
       }
+      yield* Effect.sleep(SYNCED_WITHIN_MILLIS)
+      for (const it of classes.values()) {
+        const isWanted = current().some(
+          (volume) => volume.class === it && !volume.isPinned && kubelet.hasPodObject(volume)
+        )
+        if (it.isSynced && isWanted) {
+          referee.check(Invariants.secretFollows, {
+            class: it,
+            secrets: witness.secrets(),
+            withinMillis: SYNCED_WITHIN_MILLIS
+          })
+        }
+      }
 
       for (const it of classes.values()) it.generation += 1
       history.note("new generations, which are asked for")
@@ -462,7 +502,8 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     referee.check(Invariants.nothingIsLeft, {
       mounts: witness.mounts(),
       entries: witness.entries(),
-      statuses: witness.statuses()
+      statuses: witness.statuses(),
+      secrets: witness.secrets()
     })
     const table = lives.table()
     if (table !== undefined) {

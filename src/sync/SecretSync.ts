@@ -7,7 +7,7 @@
  *
  * @source driver v1.6.0, controllers/secretproviderclasspodstatus_controller.go; reference/driver.md 6
  */
-import { Clock, DateTime, Effect, FileSystem, type PlatformError, Queue, Redacted, Result } from "effect"
+import { Clock, DateTime, Effect, FileSystem, PlatformError, Queue, Redacted, Result } from "effect"
 import type { NodePod, Secret } from "../../schemas/Core.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { SyncFailed } from "../../schemas/errors/SyncFailed.ts"
@@ -89,11 +89,23 @@ const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace 
 /** All files of one generation that an entry may need, or all of them. */
 const readFiles = Effect.fnUntraced(function* (targetPath: string, wanted: (path: string) => boolean) {
   const files = yield* FileSystem.FileSystem
+  const current = files.readLink(`${targetPath}/${MountedFiles.DATA}`).pipe(Effect.orElseSucceed(() => undefined))
   const once = Effect.gen(function* () {
+    const generation = yield* current
     const listed = yield* MountedFiles.list(targetPath)
     const found = new Map<string, Redacted.Redacted<Uint8Array>>()
     for (const [path, absolute] of listed) {
       if (wanted(path)) found.set(path, Redacted.make(yield* files.readFile(absolute)))
+    }
+    // A volume that is taken away loses its link before its files: some of them would be missing.
+    if ((yield* current) !== generation) {
+      return yield* PlatformError.systemError({
+        _tag: "NotFound",
+        module: "SecretSync",
+        method: "read",
+        pathOrDescriptor: targetPath,
+        description: "the files were replaced or taken away while they were read"
+      })
     }
     return found
   })

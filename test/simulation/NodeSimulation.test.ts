@@ -57,6 +57,7 @@ describe("the driver on a simulated node", () => {
       hours: 1,
       found: "S14: a frozen volume that a crash had left unrecorded was fetched anew to record it"
     },
+    { seed: 405, hours: 0.5, found: "S8: a Secret was made of files that were being taken away" },
     {
       seed: 162,
       hours: 1,
@@ -292,6 +293,41 @@ const mistakes: ReadonlyArray<{
     breaks: ["S14 pinnedNeverChanges"]
   },
   {
+    what: "a Secret of which a key is lost on the way",
+    plant: () => (ports) => ({
+      ...ports,
+      kubernetes: {
+        ...ports.kubernetes,
+        request: (request) => {
+          if (request.method !== "POST" || !request.path.endsWith("/secrets")) return ports.kubernetes.request(request)
+          const object = JSON.parse(JSON.stringify(request.body))
+          const [, ...kept] = Object.entries(object.data)
+          return ports.kubernetes.request({ ...request, body: { ...object, data: Object.fromEntries(kept) } })
+        }
+      }
+    }),
+    breaks: ["S8 secretIsOneGeneration"]
+  },
+  {
+    what: "a look for users of a Secret that finds nobody",
+    plant: () => (ports) => ({
+      ...ports,
+      kubernetes: {
+        ...ports.kubernetes,
+        request: (request) =>
+          request.method === "GET" && request.path.endsWith("/pods") && request.query?.["fieldSelector"] === undefined
+            ? Effect.succeed({ metadata: { resourceVersion: "1" }, items: [] })
+            : // The pods of this node are not known either, so that every Secret seems to have lost its last user.
+              ports.kubernetes.request(
+                request.path.endsWith("/pods")
+                  ? { ...request, query: { ...request.query, fieldSelector: "spec.nodeName=none" } }
+                  : request
+              )
+      }
+    }),
+    breaks: ["S9 usedSecretStays"]
+  },
+  {
     what: "a provider that is asked twice",
     plant: () => onMount((_, ask) => Effect.andThen(Effect.ignore(ask), ask)),
     breaks: ["S11 providersAreSpared"]
@@ -362,7 +398,8 @@ const mistakes: ReadonlyArray<{
         }
       }
     }),
-    breaks: ["S7 labelsOfOthersStay"]
+    // The node's own label goes as well, by which sync finds the volume.
+    breaks: ["S7 labelsOfOthersStay", "L4 secretFollows"]
   },
   {
     what: "a file outside of the volume",

@@ -4,7 +4,16 @@
  *
  * Nothing that is said here repeats a file's content: generations, names and paths only.
  */
-import { identityOf, PODS_DIRECTORY, replyOf, type SimulatedVolume, stampOf } from "./Volume.ts"
+import {
+  identityOf,
+  PODS_DIRECTORY,
+  replyOf,
+  type SimulatedClass,
+  type SimulatedVolume,
+  secretNameOf,
+  sourceOf,
+  stampOf
+} from "./Volume.ts"
 
 export interface Invariant<Observed> {
   readonly id: string
@@ -242,6 +251,60 @@ export const labelsOfOthersStay = invariant(
   }
 )
 
+// ---- Kubernetes Secrets
+
+/** A Kubernetes Secret, its values in clear. */
+export interface SecretView {
+  readonly name: string
+  readonly values: ReadonlyMap<string, string>
+}
+
+interface Synced {
+  readonly class: SimulatedClass
+  readonly secret: SecretView
+}
+
+/** S8: whoever reads a Secret takes its keys for one set, as those of the mounted files are. */
+export const secretIsOneGeneration = invariant("S8", "secretIsOneGeneration", ({ class: its, secret }: Synced) => {
+  const [first] = secret.values.values()
+  if (first === undefined) return `${secret.name} is empty`
+  const { generation, ...identity } = stampOf(first)
+  const reply = new Map(
+    [...replyOf(its, identity, generation)].map(([path, text]) => [path.replaceAll("/", "."), text])
+  )
+  const isSame = reply.size === secret.values.size && [...reply].every(([key, text]) => secret.values.get(key) === text)
+  return isSame ? undefined : `${secret.name} is not what one pod was answered in generation ${generation}`
+})
+
+/** S9: a container that starts again, and a pod that is made anew, ask for the Secret once more. */
+export const usedSecretStays = invariant(
+  "S9",
+  "usedSecretStays",
+  ({ name, users }: { readonly name: string; readonly users: ReadonlyArray<SimulatedVolume> }) =>
+    users.length > 0 ? `${name} is deleted while it is used: ${namesOf(users)}` : undefined
+)
+
+/** L4: an application that reads its Secret may be told that the old credential is revoked, as one that reads files. */
+export const secretFollows = invariant(
+  "L4",
+  "secretFollows",
+  (observed: {
+    readonly class: SimulatedClass
+    readonly secrets: ReadonlyArray<SecretView>
+    readonly withinMillis: number
+  }) => {
+    const { class: its, secrets, withinMillis } = observed
+    const name = sourceOf({ ...its, name: secretNameOf(its) })
+    const found = secrets.find((secret) => secret.name === name)
+    const [first] = found?.values.values() ?? []
+    if (first === undefined) return `${name} is not there`
+    const { generation } = stampOf(first)
+    return generation === its.generation
+      ? undefined
+      : `${name} is of generation ${generation} of ${its.generation}, ${withinMillis} ms after the files`
+  }
+)
+
 // ---- when nothing is wrong any more
 
 const namesOf = (volumes: ReadonlyArray<SimulatedVolume>): string =>
@@ -331,8 +394,10 @@ export const nothingIsLeft = invariant(
     readonly mounts: ReadonlyArray<string>
     readonly entries: ReadonlyArray<string>
     readonly statuses: ReadonlyArray<PodStatusView>
+    readonly secrets: ReadonlyArray<SecretView>
   }) => {
     const left = [
+      ...observed.secrets.map(({ name }) => `secret ${name}`),
       ...observed.mounts.map((path) => `mount ${path}`),
       ...observed.entries.map((path) => `directory ${path}`),
       ...observed.statuses.map(({ name }) => `pod status ${name}`)
@@ -374,23 +439,23 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
   newestGenerationArrives,
   askedForArrives,
   pinnedNeverChanges,
+  secretIsOneGeneration,
+  usedSecretStays,
+  secretFollows,
   nothingIsLeft,
   whatIsReachedStays
 ]
 
 /** The others of the list, and why they say nothing about what is built today. */
 export const NOT_YET: ReadonlyArray<{ readonly id: string; readonly why: string }> = [
-  { id: "S8", why: "no Kubernetes Secret is synced yet" },
-  { id: "S9", why: "no Kubernetes Secret is synced yet" },
   { id: "S16", why: "there is no operator yet, and so nobody who writes a CSIDriver" },
   { id: "S17", why: "there is no operator yet, and so no Removed state" },
-  { id: "S18", why: "no Kubernetes Secret is synced yet, and nobody is elected" },
+  { id: "S18", why: "one node has one writer per Secret; several nodes run in test/simulation/SecretSync.test.ts" },
   { id: "S19", why: "the other versions do not run here; tests of the on-disk layout stand in" },
   {
     id: "S20",
     why: "Events are best effort while the API server fails; tables check Events and metrics of each failure"
   },
-  { id: "L4", why: "no Kubernetes Secret is synced yet" },
   { id: "L7", why: "providers throttle in most runs, which end in L1 and L2; its bounds are measured with 500 pods" },
   { id: "L8", why: "the ten seconds are measured on the real driver; that a restart asks no provider is S11 here" },
   { id: "L9", why: "there is no operator yet" },

@@ -56,6 +56,7 @@ export interface KubeletOptions {
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
 export const NODE_NAME = "node-1"
+export const DRIVER_NAME = "secrets-store.csi.k8s.io"
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
@@ -216,12 +217,23 @@ export class Kubelet {
 
   private readonly podObjects = new Set<string>()
 
-  private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace }: PodTemplate) {
+  private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace, volumes }: PodTemplate) {
     const pod = yield* Effect.orDie(
       this.it.api.request({
         method: "POST",
         path: podsPath(namespace),
-        body: { apiVersion: "v1", kind: "Pod", metadata: { name, namespace }, spec: { nodeName: NODE_NAME } }
+        body: {
+          apiVersion: "v1",
+          kind: "Pod",
+          metadata: { name, namespace },
+          spec: {
+            nodeName: NODE_NAME,
+            volumes: volumes.map((volume) => ({
+              name: volume.name,
+              csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
+            }))
+          }
+        }
       })
     )
     const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""

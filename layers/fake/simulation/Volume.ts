@@ -13,6 +13,8 @@ export interface SimulatedClass {
   readonly filesMax: number
   /** One name is a file in even generations and a directory in odd ones. */
   readonly flips: boolean
+  /** It asks for a Kubernetes Secret of all of its files. */
+  readonly isSynced: boolean
   generation: number
   /** When its annotation last asked for a refresh, in milliseconds since the epoch. */
   askedMillis: number
@@ -48,6 +50,9 @@ export const targetPathOf = (podUid: string, volumeName: string): string =>
 /** @shape (path) -> the target path that it is at or below, undefined outside of all volumes */
 export const targetPathIn = (path: string): string | undefined =>
   /^\/var\/lib\/kubelet\/pods\/[^/]+\/volumes\/kubernetes\.io~csi\/[^/]+\/mount(?=\/|$)/u.exec(path)?.[0]
+
+/** @shape (class) -> name of the Kubernetes Secret that it asks for */
+export const secretNameOf = ({ name }: Pick<SimulatedClass, "name">): string => `${name}-secret`
 
 export const sourceOf = ({ name, namespace }: Pick<SimulatedClass, "namespace" | "name">): string =>
   `${namespace}/${name}`

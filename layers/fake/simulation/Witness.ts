@@ -11,7 +11,15 @@ import type { MemoryNode } from "../MemoryNode.ts"
 import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Referee } from "./Referee.ts"
-import { MARK, PODS_DIRECTORY, type SimulatedVolume, targetPathIn } from "./Volume.ts"
+import {
+  MARK,
+  PODS_DIRECTORY,
+  type SimulatedClass,
+  type SimulatedVolume,
+  secretNameOf,
+  sourceOf,
+  targetPathIn
+} from "./Volume.ts"
 
 const POD_STATUSES = "secretproviderclasspodstatuses"
 const WRITES: ReadonlySet<string> = new Set(["POST", "PUT", "PATCH", "DELETE"])
@@ -20,6 +28,8 @@ export interface World {
   readonly files: FileSystem.FileSystem
   readonly node: MemoryNode["Service"]
   readonly control: MemoryKubernetes["Service"]
+  /** By "namespace/name". */
+  readonly classes: ReadonlyMap<string, SimulatedClass>
   /** Every volume that there has been, by target path. */
   readonly volumes: Map<string, SimulatedVolume>
   readonly referee: Referee
@@ -102,7 +112,43 @@ export class Witness {
     return this.atOnce(this.world.control.all(POD_STATUSES)).map(podStatusOf)
   }
 
+  /** Every Kubernetes Secret, with its content in clear. */
+  secrets(): ReadonlyArray<Invariants.SecretView> {
+    return this.atOnce(this.world.control.all("secrets")).map((object) => ({
+      name: `${textAt(metadataOf(object), "namespace") ?? ""}/${textAt(metadataOf(object), "name") ?? ""}`,
+      values: new Map(
+        Object.entries(objectAt(object, "data")).map(([key, value]) => [
+          key,
+          Buffer.from(String(value), "base64").toString()
+        ])
+      )
+    }))
+  }
+
   // ---- checking
+
+  private classOfSecret(name: string): SimulatedClass | undefined {
+    return [...this.world.classes.values()].find((it) => name === sourceOf({ ...it, name: secretNameOf(it) }))
+  }
+
+  private checkSecrets(): void {
+    for (const secret of this.secrets()) {
+      const its = this.classOfSecret(secret.name)
+      if (its !== undefined) this.world.referee.check(Invariants.secretIsOneGeneration, { secret, class: its })
+    }
+  }
+
+  /** Just before it goes. */
+  private checkRemoval(path: string): void {
+    const [, namespace = "", name = ""] = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u.exec(path) ?? []
+    const its = this.classOfSecret(`${namespace}/${name}`)
+    if (its === undefined) return
+    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
+    const users = [...this.world.volumes.values()].filter(
+      (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
+    )
+    this.world.referee.check(Invariants.usedSecretStays, { name: `${namespace}/${name}`, users })
+  }
 
   /** What is true of a volume at any time. */
   checkVolume(volume: SimulatedVolume): void {
@@ -191,6 +237,10 @@ export class Witness {
           if (!WRITES.has(method)) return api.request(request)
           this.world.history.count("API writes")
           this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
+          if (path.includes("/secrets")) {
+            if (method === "DELETE") this.checkRemoval(path)
+            return Effect.tap(api.request(request), () => Effect.sync(() => this.checkSecrets()))
+          }
           const name = method === "PUT" && path.includes(`/${POD_STATUSES}/`) ? path.split("/").at(-1) : undefined
           const before = name === undefined ? undefined : this.statuses().find((status) => status.name === name)
           return Effect.tap(api.request(request), () =>
