@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Redacted } from "effect"
 import type { Secret } from "../../schemas/Core.ts"
 import type { OwnerReference } from "../../schemas/Meta.ts"
+import type { SecretData } from "../../src/sync/SecretData.ts"
 import * as SecretPlan from "../../src/sync/SecretPlan.ts"
 
 const MANAGED = "secrets-store.csi.k8s.io/managed"
@@ -15,7 +16,7 @@ const MINUTE_0 = "2026-01-01T12:00:00.000Z"
 const MINUTE_1 = "2026-01-01T12:01:00.000Z"
 const MINUTE_2 = "2026-01-01T12:02:00.000Z"
 
-const secret = {
+const secret: SecretData = {
   name: "synced",
   type: "Opaque",
   labels: { environment: "test", [MANAGED]: "true" },
@@ -52,7 +53,7 @@ const liveWith = (metadata: Partial<Secret["metadata"]>, rest: Partial<Secret> =
   ...rest,
   metadata: { ...live.metadata, ...metadata }
 })
-const wantedWith = (part: Partial<typeof secret>, rest: Partial<SecretPlan.Wanted> = {}): SecretPlan.Wanted => ({
+const wantedWith = (part: Partial<SecretData>, rest: Partial<SecretPlan.Wanted> = {}): SecretPlan.Wanted => ({
   ...wanted,
   ...rest,
   secret: { ...secret, ...part }
