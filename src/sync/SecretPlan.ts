@@ -210,7 +210,7 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
 const STAMPS: ReadonlySet<string> = new Set(Object.values(KEYS))
 const isStamp = (key: string): boolean => STAMPS.has(key)
 
-/** @shape (live Secret, when) -> the merge patch that says that nobody was seen to use it */
-export const markUnused = (live: Secret, since: string): unknown => ({
+/** @shape (live Secret, when; null takes it back) -> the merge patch that says that nobody was seen to use it */
+export const markUnused = (live: Secret, since: string | null): unknown => ({
   metadata: { resourceVersion: live.metadata.resourceVersion, annotations: { [KEYS.unused]: since } }
 })

@@ -46,6 +46,8 @@ const RESYNC_MILLIS = 300_000
 const SOON_MILLIS = 5_000
 /** A Secret that was marked as unused goes this long after the mark at the earliest. */
 const UNUSED_MILLIS = 10_000
+/** A Secret that is used, but by nobody whose node is known to look after it. */
+const AWAITED_MILLIS = 30_000
 const READ_ATTEMPTS = 3
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */
@@ -130,6 +132,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
   const keysOfStatus = new Map<string, Set<string>>()
   const statusesOfKey = new Map<string, Set<string>>()
+  /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
+  const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
@@ -158,6 +162,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const keys = keysOfStatus.get(statusKey) ?? new Set()
     for (const key of keysAskedBy(podStatus)) {
       keys.add(key)
+      lookedAfter.add(key)
       const statuses = statusesOfKey.get(key) ?? new Set()
       statuses.add(statusKey)
       statusesOfKey.set(key, statuses)
@@ -200,7 +205,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   )
   /** Classes of every namespace with volumes here; Secrets are followed only where some class asks for one. */
   const followNamespaces = Effect.gen(function* () {
-    const wanted = new Set([...namespaceOf.values(), ...[...memos.keys()].map((key) => partsOf(key)[0])])
+    const wanted = new Set([...namespaceOf.values(), ...[...lookedAfter].map((key) => partsOf(key)[0])])
     for (const [namespace, { scope }] of [...followed]) {
       if (wanted.has(namespace)) continue
       followed.delete(namespace)
@@ -223,10 +228,10 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         Effect.sync(() => {
           const key = change._tag === "Synced" ? undefined : change.key
           if (key !== undefined) {
-            if (statusesOfKey.has(key) || memos.has(key)) queue.add(key)
+            if (lookedAfter.has(key)) queue.add(key)
             return
           }
-          for (const known of new Set([...statusesOfKey.keys(), ...memos.keys()])) {
+          for (const known of lookedAfter) {
             if (known.startsWith(`${namespace}/`)) queue.add(known)
           }
         })
@@ -449,17 +454,18 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
     const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
-    if (use === "Used") return done()
-    if (use === "Ending") return ReconcileLoop.requeueAfter(SOON_MILLIS)
-    const now = yield* Clock.currentTimeMillis
     const since = annotations[SecretPlan.KEYS.unused]
+    const mark = (text: string | null) =>
+      Resource.mergePatch(Resource.secretVersions, namespace, name, SecretPlan.markUnused(live, text))
+    if (use !== "Unused") {
+      // The node of the user may not have seen the mark yet, and an old one would end the next pause at once.
+      if (since !== undefined) yield* mark(null)
+      if (use === "Used") return done()
+      return ReconcileLoop.requeueAfter(use === "Ending" ? SOON_MILLIS : AWAITED_MILLIS)
+    }
+    const now = yield* Clock.currentTimeMillis
     if (since === undefined) {
-      yield* Resource.mergePatch(
-        Resource.secretVersions,
-        namespace,
-        name,
-        SecretPlan.markUnused(live, DateTime.formatIso(DateTime.makeUnsafe(now)))
-      )
+      yield* mark(DateTime.formatIso(DateTime.makeUnsafe(now)))
       return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
     }
     const markedMillis = Result.getOrElse(
@@ -489,10 +495,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     if (sources.length === 0) {
       const [complaint] = complaints
       if (complaint !== undefined) return yield* new SyncFailed({ detail: complaint, remedy: FORGED, pod: key })
-      if (memos.has(key) || statusesOfKey.has(key)) {
-        const outcome = yield* removed(key)
-        return outcome._tag === "Done" && statusesOfKey.has(key) ? later() : outcome
-      }
+      if (!lookedAfter.has(key)) return ReconcileLoop.DONE
+      // What comes or goes during the look is looked at again.
+      const hadUsers = statusesOfKey.has(key)
+      const outcome = yield* removed(key)
+      if (outcome._tag !== "Done") return outcome
+      if (hadUsers || statusesOfKey.has(key)) return later()
+      lookedAfter.delete(key)
       return ReconcileLoop.DONE
     }
     const secrets = yield* followSecrets(namespace)

@@ -12,7 +12,8 @@ const pod = (spec: PodUse["spec"], more: Partial<PodUse> = {}): PodUse => ({
   ...more
 })
 const ending = { metadata: { name: "web", deletionTimestamp: "2026-01-01T00:00:00Z" } }
-const user = pod({ volumes: [mounts("spc")] })
+const runs = { status: { phase: "Running" } }
+const user = pod({ volumes: [mounts("spc")] }, runs)
 
 const rows: ReadonlyArray<{
   readonly row: string
@@ -26,10 +27,15 @@ const rows: ReadonlyArray<{
   {
     row: "S9",
     name: "as one of several volumes",
-    pods: [pod({ volumes: [{}, mounts("b"), mounts("spc")] })],
+    pods: [pod({ volumes: [{}, mounts("b"), mounts("spc")] }, runs)],
     expected: "Used"
   },
-  { row: "S9", name: "a second class asks for it too", pods: [pod({ volumes: [mounts("second")] })], expected: "Used" },
+  {
+    row: "S9",
+    name: "a second class asks for it too",
+    pods: [pod({ volumes: [mounts("second")] }, runs)],
+    expected: "Used"
+  },
   {
     row: "L4",
     name: "the class does not ask for it any more",
@@ -52,32 +58,37 @@ const rows: ReadonlyArray<{
     row: "S9",
     name: "a variable of a container",
     pods: [pod({ containers: [{}, { env: [{}, { valueFrom: { secretKeyRef: { name: "synced" } } }] }] })],
-    expected: "Used"
+    expected: "Awaited"
   },
   {
     row: "S9",
     name: "a variable of an init container",
     pods: [pod({ initContainers: [{ env: [{ valueFrom: { secretKeyRef: { name: "synced" } } }] }] })],
-    expected: "Used"
+    expected: "Awaited"
   },
   {
     row: "S9",
     name: "all variables of a container",
     pods: [pod({ containers: [{ envFrom: [{}, { secretRef: { name: "synced" } }] }] })],
-    expected: "Used"
+    expected: "Awaited"
   },
-  { row: "S9", name: "a pull secret", pods: [pod({ imagePullSecrets: [{}, { name: "synced" }] })], expected: "Used" },
+  {
+    row: "S9",
+    name: "a pull secret",
+    pods: [pod({ imagePullSecrets: [{}, { name: "synced" }] })],
+    expected: "Awaited"
+  },
   {
     row: "S9",
     name: "a volume of it",
     pods: [pod({ volumes: [{ secret: { secretName: "synced" } }] })],
-    expected: "Used"
+    expected: "Awaited"
   },
   {
     row: "S9",
     name: "a projected volume",
     pods: [pod({ volumes: [{ projected: { sources: [{}, { secret: { name: "synced" } }] } }] })],
-    expected: "Used"
+    expected: "Awaited"
   },
   {
     row: "L5",
@@ -105,7 +116,25 @@ const rows: ReadonlyArray<{
     pods: [{ ...user, status: { phase: "Failed" } }],
     expected: "Unused"
   },
-  { row: "S9", name: "a pod that is pending", pods: [{ ...user, status: { phase: "Pending" } }], expected: "Used" },
+  { row: "S9", name: "a pod that is pending", pods: [{ ...user, status: { phase: "Pending" } }], expected: "Awaited" },
+  {
+    row: "S9",
+    name: "a pod of which nothing is known yet",
+    pods: [pod({ volumes: [mounts("spc")] })],
+    expected: "Awaited"
+  },
+  {
+    row: "S9",
+    name: "a pod that runs, and only refers to it",
+    pods: [pod({ volumes: [{ secret: { secretName: "synced" } }] }, runs)],
+    expected: "Awaited"
+  },
+  {
+    row: "S9",
+    name: "one that waits, and one that runs",
+    pods: [{ ...user, status: { phase: "Pending" } }, user],
+    expected: "Used"
+  },
   { row: "S9", name: "a pod that is about to end", pods: [{ ...user, ...ending }], expected: "Ending" },
   { row: "S9", name: "one about to end, and one that goes on", pods: [{ ...user, ...ending }, user], expected: "Used" },
   {
