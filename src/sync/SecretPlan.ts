@@ -240,7 +240,7 @@ export const laterClass = (live: Secret | undefined, className: string, classVer
   return (annotations[KEYS.classVersion] ?? "") > classVersion ? recorded : undefined
 }
 
-/** @shape (live Secret, when) -> the merge patch that says that nobody was seen to use it */
-export const markUnused = (live: Secret, since: string): unknown => ({
+/** @shape (live Secret, when; null takes it back) -> the merge patch that says that nobody was seen to use it */
+export const markUnused = (live: Secret, since: string | null): unknown => ({
   metadata: { resourceVersion: live.metadata.resourceVersion, annotations: { [KEYS.unused]: since } }
 })

@@ -46,7 +46,9 @@ const RESYNC_MILLIS = 300_000
 /** For what is on its way: a pod or class that is not known yet, a pod that is about to end. */
 const SOON_MILLIS = 5_000
 /** A Secret that was marked as unused goes this long after the mark at the earliest. */
-const UNUSED_MILLIS = 5_000
+const UNUSED_MILLIS = 10_000
+/** A Secret that is used, but by nobody whose node is known to look after it. */
+const AWAITED_MILLIS = 30_000
 const READ_ATTEMPTS = 3
 /** Clocks of nodes may differ by so much. */
 const CLOCK_SKEW_MILLIS = 60_000
@@ -145,9 +147,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
   const keysOfStatus = new Map<string, Set<string>>()
   const statusesOfKey = new Map<string, Set<string>>()
+  /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
+  const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
-  /** A volume that asked for it is gone: whether anybody else does is to be found out. */
-  const leaving = new Set<string>()
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
   const bell = yield* Queue.sliding<void>(1)
@@ -164,7 +166,6 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const statuses = statusesOfKey.get(key)
       statuses?.delete(statusKey)
       if (statuses?.size === 0) statusesOfKey.delete(key)
-      leaving.add(key)
       queue.add(key)
     }
     keysOfStatus.delete(statusKey)
@@ -176,6 +177,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const keys = keysOfStatus.get(statusKey) ?? new Set()
     for (const key of keysAskedBy(podStatus)) {
       keys.add(key)
+      lookedAfter.add(key)
       const statuses = statusesOfKey.get(key) ?? new Set()
       statuses.add(statusKey)
       statusesOfKey.set(key, statuses)
@@ -210,7 +212,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
 
   /** Classes of every namespace with volumes here. */
   const namespaces = yield* Held.make(classes.follow)
-  const followNamespaces = Effect.suspend(() => namespaces.keep(new Set(namespaceOf.values())))
+  const followNamespaces = Effect.suspend(() =>
+    namespaces.keep(new Set([...namespaceOf.values(), ...[...lookedAfter].map((key) => partsOf(key)[0])]))
+  )
   /** Secrets of the namespaces in which some class asks for one, or one of ours may have to go. */
   const secretsOf = yield* Held.make((namespace) =>
     Reflector.make({
@@ -219,18 +223,16 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       onChange: (change) =>
         Effect.sync(() => {
           if (change._tag !== "Synced") {
-            if (statusesOfKey.has(change.key) || memos.has(change.key)) queue.add(change.key)
+            if (lookedAfter.has(change.key)) queue.add(change.key)
             return
           }
-          for (const key of new Set([...statusesOfKey.keys(), ...memos.keys()])) {
+          for (const key of lookedAfter) {
             if (partsOf(key)[0] === namespace) queue.add(key)
           }
         })
     }).pipe(Effect.provideService(KubernetesApi, api))
   )
-  const followSecrets = Effect.suspend(() =>
-    secretsOf.keep(new Set([...statusesOfKey.keys(), ...memos.keys()].map((key) => partsOf(key)[0])))
-  )
+  const followSecrets = Effect.suspend(() => secretsOf.keep(new Set([...lookedAfter].map((key) => partsOf(key)[0]))))
 
   // ---- one Secret
 
@@ -368,7 +370,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     if (held._tag === "Absent") return false
     if (held._tag === "Held" && SyncedVolumes.entryOf(held.object, name) === undefined) return false
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
-    return SecretUsers.useOf(objects, "", driverName, (mounted) => mounted === className) === "Used"
+    const use = SecretUsers.useOf(objects, "", driverName, (mounted) => mounted === className)
+    return use === "Used" || use === "Awaited"
   })
 
   const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>) => {
@@ -447,7 +450,6 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const [namespace, name] = partsOf(key)
     const done = () => {
       memos.delete(key)
-      leaving.delete(key)
       return ReconcileLoop.DONE
     }
     const live = yield* liveSecret(key)
@@ -459,17 +461,18 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
     const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
-    if (use === "Used") return done()
-    if (use === "Ending") return ReconcileLoop.requeueAfter(SOON_MILLIS)
-    const now = yield* Clock.currentTimeMillis
     const since = annotations[SecretPlan.KEYS.unused]
+    const mark = (text: string | null) =>
+      Resource.mergePatch(Resource.secretVersions, namespace, name, SecretPlan.markUnused(live, text))
+    if (use !== "Unused") {
+      // The node of the user may not have seen the mark yet, and an old one would end the next pause at once.
+      if (since !== undefined) yield* mark(null)
+      if (use === "Used") return done()
+      return ReconcileLoop.requeueAfter(use === "Ending" ? SOON_MILLIS : AWAITED_MILLIS)
+    }
+    const now = yield* Clock.currentTimeMillis
     if (since === undefined) {
-      yield* Resource.mergePatch(
-        Resource.secretVersions,
-        namespace,
-        name,
-        SecretPlan.markUnused(live, DateTime.formatIso(DateTime.makeUnsafe(now)))
-      )
+      yield* mark(DateTime.formatIso(DateTime.makeUnsafe(now)))
       return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
     }
     const markedMillis = Result.getOrElse(
@@ -504,12 +507,16 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     )
     const later = () => ReconcileLoop.requeueAfter(isUnsettled ? SOON_MILLIS : RESYNC_MILLIS)
     if (sources.length === 0) {
-      if (!leaving.has(key) && !statusesOfKey.has(key)) return ReconcileLoop.DONE
+      if (!lookedAfter.has(key)) return ReconcileLoop.DONE
+      // What comes or goes during the look is looked at again.
+      const hadUsers = statusesOfKey.has(key)
       const outcome = yield* removed(key)
       yield* told
-      return outcome._tag === "Done" && statusesOfKey.has(key) ? later() : outcome
+      if (outcome._tag !== "Done") return outcome
+      if (hadUsers || statusesOfKey.has(key)) return later()
+      lookedAfter.delete(key)
+      return ReconcileLoop.DONE
     }
-    leaving.delete(key)
     yield* followSecrets
     const secrets = secretsOf.get(namespace)
     const memo = memos.get(key)

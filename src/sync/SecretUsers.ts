@@ -26,13 +26,14 @@ const classesOf = ({ spec }: PodUse, driverName: string): ReadonlyArray<string> 
     return name === undefined ? [] : [name]
   })
 
-export type Use = "Used" | "Ending" | "Unused"
+export type Use = "Used" | "Awaited" | "Ending" | "Unused"
 
 /**
  * What the pods of a namespace say about one Secret.
  *
  * @shape  (pods, secretName, driverName, asksFor: (className) -> whether that class asks for the Secret) -> Used: by a
- *         pod that goes on; Ending: only by pods that are about to end; Unused
+ *         pod that runs with the class, whose node looks after the Secret; Awaited: by pods that do not run yet, or that
+ *         only refer to it, and may go without any node's noticing; Ending: only by pods that are about to end; Unused
  * @errors none
  */
 export const useOf = (
@@ -41,12 +42,12 @@ export const useOf = (
   driverName: string,
   asksFor: (className: string) => boolean
 ): Use => {
-  const users = pods.filter(
-    (pod) =>
-      !ENDED.has(pod.status?.phase ?? "") && (refersTo(pod, secretName) || classesOf(pod, driverName).some(asksFor))
-  )
+  const mounts = (pod: PodUse) => classesOf(pod, driverName).some(asksFor)
+  const users = pods.filter((pod) => !ENDED.has(pod.status?.phase ?? "") && (refersTo(pod, secretName) || mounts(pod)))
   if (users.length === 0) return "Unused"
-  return users.every(({ metadata }) => metadata.deletionTimestamp !== undefined) ? "Ending" : "Used"
+  const lasting = users.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+  if (lasting.length === 0) return "Ending"
+  return lasting.some((pod) => pod.status?.phase === "Running" && mounts(pod)) ? "Used" : "Awaited"
 }
 
 const ENDED: ReadonlySet<string> = new Set(["Succeeded", "Failed"])

@@ -2,7 +2,7 @@
  * The whole driver on a node in memory, on virtual time, without faults: for figures over hours and days. A kubelet
  * publishes, tries again as the kubelet does, and republishes.
  */
-import { Clock, Effect, Layer, Logger, Metric, Random, type Scope } from "effect"
+import { Clock, Context, Effect, FileSystem, Layer, Logger, Metric, Random, type Scope } from "effect"
 import { MemoryCsiEndpoint, layer as memoryCsiEndpoint } from "../../layers/fake/MemoryCsiEndpoint.ts"
 import * as MemoryKubernetes from "../../layers/fake/MemoryKubernetes.ts"
 import * as MemoryNode from "../../layers/fake/MemoryNode.ts"
@@ -13,6 +13,7 @@ import * as NodeFileFormats from "../../layers/real/NodeFileFormats.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import * as Driver from "../../src/Driver.ts"
+import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Shutdown } from "../../src/ports/Shutdown.ts"
 import * as Node from "./FakeNode.ts"
 
@@ -22,15 +23,17 @@ const BACKOFF_MILLIS = { first: 500, max: 122_000 }
 const STEPS_MAX = 200_000_000
 const REPUBLISH_MILLIS = { least: 60_000, most: 90_000 }
 
-/** Everything outside of the driver's process. */
-const worldLayer = Layer.mergeAll(
+/** What every node has for itself. */
+const nodeLayer = Layer.mergeAll(
   MemoryNode.layer,
-  MemoryKubernetes.layer,
   MemoryProviders.layer,
   MemoryPluginRegistry.layer,
   NodeFileFormats.layer,
   memoryCsiEndpoint
 )
+
+/** Everything outside of the driver's process. */
+const worldLayer = Layer.mergeAll(nodeLayer, MemoryKubernetes.layer)
 
 /** The driver as a process that is never told to stop; it ends with the scope. */
 export const start = (change: Partial<DriverConfig>) => {
@@ -44,6 +47,28 @@ export const start = (change: Partial<DriverConfig>) => {
     )
   )
 }
+
+/**
+ * One more node on the same API server, with a disk, a CSI socket, providers and a driver of its own. What its driver
+ * has for API server and disk may be something in between.
+ */
+export const node = Effect.fnUntraced(function* (
+  nodeId: string,
+  change: Partial<DriverConfig> = {},
+  between: {
+    readonly api?: (api: KubernetesApi["Service"]) => KubernetesApi["Service"]
+    readonly files?: (files: FileSystem.FileSystem) => FileSystem.FileSystem
+  } = {}
+) {
+  const context = yield* Layer.build(Layer.fresh(nodeLayer))
+  const { api = (it) => it, files = (it) => it } = between
+  const forDriver = context.pipe(
+    Context.add(FileSystem.FileSystem, files(Context.get(context, FileSystem.FileSystem))),
+    Context.add(KubernetesApi, api(yield* KubernetesApi))
+  )
+  yield* Effect.provideContext(start({ ...change, nodeId }), forDriver)
+  return { nodeId, context }
+})
 
 export interface Published {
   readonly request: NodePublishVolumeRequest
@@ -87,10 +112,15 @@ export const pod = Effect.fnUntraced(function* (name: string, context: Readonly<
 
 type World = Layer.Success<typeof worldLayer>
 
-/** @shape (seed, program) -> what it ends with; it throws what it dies of */
-export const onVirtualTime = <A, E>(seed: number, program: Effect.Effect<A, E, World | Scope.Scope>): A => {
+/** @shape (seed, program, preemption: chance per step, stepsMax: it is a livelock after that) -> what it ends with; it throws what it dies of */
+export const onVirtualTime = <A, E>(
+  seed: number,
+  program: Effect.Effect<A, E, World | Scope.Scope>,
+  preemption = 0,
+  stepsMax = STEPS_MAX
+): A => {
   const whole = Effect.scoped(program).pipe(Effect.provide(Layer.mergeAll(worldLayer, Logger.layer([]))), Effect.orDie)
-  const { exit } = simulate(whole, { seed, preemption: 0, stepsMax: STEPS_MAX })
-  if (exit._tag === "Failure") throw new Error("the program died", { cause: exit.cause })
+  const { exit } = simulate(whole, { seed, preemption, stepsMax })
+  if (exit._tag === "Failure") throw new Error(`the program died (seed ${seed})`, { cause: exit.cause })
   return exit.value
 }

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Redacted } from "effect"
+import { Clock, DateTime, Effect, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
+import { KEYS } from "../../src/sync/SecretPlan.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
 import * as Node from "../support/FakeNode.ts"
@@ -66,13 +67,19 @@ const eventMessages = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
 
 const inSync = <A, E, R>(
   body: (provider: Node.Script) => Effect.Effect<A, E, R>,
-  change: Partial<DriverConfig> = {}
+  change: Partial<DriverConfig> = {},
+  between: (api: KubernetesApi["Service"]) => KubernetesApi["Service"] = (api) => api
 ) => {
   const provider = Node.script()
   const running = change.rotationEnabled === true ? Effect.andThen(Node.rotating, Node.syncing) : Node.syncing
   return Effect.andThen(running, body(provider)).pipe(
     Effect.scoped,
-    Effect.provide(Node.driverLayer(provider, change).pipe(Layer.provideMerge(Node.worldLayer)))
+    Effect.provide(
+      Node.driverLayer(provider, change).pipe(
+        Layer.provideMerge(Layer.effect(KubernetesApi, Effect.map(KubernetesApi, between))),
+        Layer.provideMerge(Node.worldLayer)
+      )
+    )
   )
 }
 
@@ -452,6 +459,89 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
         yield* end(request)
         yield* later(120)
         assert.strictEqual((yield* secrets).length, 1)
+        // It goes without having run here: nobody else would notice.
+        yield* deletePod("user")
+        yield* later(60)
+        assert.deepStrictEqual(yield* secrets, [])
+      })
+    )
+  )
+
+  const patchSecret = (api: KubernetesApi["Service"], annotations: Readonly<Record<string, string | null>>) =>
+    api.request({
+      method: "PATCH",
+      path: "/api/v1/namespaces/default/secrets/synced",
+      contentType: "application/merge-patch+json",
+      body: { metadata: { annotations } }
+    })
+
+  it.effect("S18 not when somebody has taken the mark away after the pods were listed", () => {
+    let takenAway = 0
+    const markedMillis = (body: unknown) => {
+      const since = isObject(body) ? objectAt(objectAt(body, "metadata"), "annotations")[KEYS.unused] : undefined
+      return typeof since === "string" ? DateTime.toEpochMillis(DateTime.makeUnsafe(since)) : Number.POSITIVE_INFINITY
+    }
+    return inSync(
+      () =>
+        Effect.gen(function* () {
+          const owner = yield* replicaSet()
+          const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+          yield* end(request)
+          yield* later(60)
+          const kubernetes = yield* MemoryKubernetes
+          assert.isAbove(takenAway, 1)
+          assert.strictEqual((yield* secrets).length, 1)
+          assert.isAbove(yield* kubernetes.requestCount({ method: "DELETE", resource: "secrets" }), 0)
+        }),
+      {},
+      (api) => ({
+        ...api,
+        request: (request) =>
+          request.method === "GET" && request.path.endsWith("/pods") && request.query?.["fieldSelector"] === undefined
+            ? Effect.tap(api.request(request), () =>
+                Effect.gen(function* () {
+                  const found = yield* api.request({
+                    method: "GET",
+                    path: "/api/v1/namespaces/default/secrets/synced"
+                  })
+                  // When nothing but the removal is left to do.
+                  if (markedMillis(found) + 10_000 > (yield* Clock.currentTimeMillis)) return
+                  takenAway += 1
+                  yield* patchSecret(api, { [KEYS.unused]: null })
+                })
+              )
+            : api.request(request)
+      })
+    )
+  })
+
+  it.effect("S9 an old mark is taken away by whoever sees a user, also when that is another node's", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const owner = yield* replicaSet()
+        const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+        const api = yield* KubernetesApi
+        yield* end(request)
+        yield* later(3)
+        assert.include(JSON.stringify(yield* secret), "unused-since")
+        yield* api.request({
+          method: "POST",
+          path: Node.podsPath("default"),
+          body: {
+            apiVersion: "v1",
+            kind: "Pod",
+            metadata: { name: "user" },
+            spec: { nodeName: "node-2", volumes: [{ name: "v", secret: { secretName: "synced" } }] }
+          }
+        })
+        yield* later(15)
+        assert.notInclude(JSON.stringify(yield* secret), "unused-since")
+        // So the next pause begins with a new mark.
+        yield* deletePod("user")
+        yield* later(24)
+        assert.include(JSON.stringify(yield* secret), "unused-since")
+        yield* later(11)
+        assert.deepStrictEqual(yield* secrets, [])
       })
     )
   )
