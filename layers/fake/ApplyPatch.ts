@@ -122,6 +122,18 @@ export const duplicateIn = (value: unknown, schema: MergeSchema, path = ""): str
   return undefined
 }
 
+/** @shape (object, schema) -> ["spec.parameters", "object"] of each null in it */
+export const nullsIn = (
+  value: unknown,
+  schema: MergeSchema,
+  path = ""
+): ReadonlyArray<readonly [path: string, type: "array" | "object"]> =>
+  partsOf(value, schema).flatMap(({ schema: inner, step, value: part }) => {
+    const at = join(path, step)
+    if (part !== null) return nullsIn(part, inner, at)
+    return [[pathWords(at).slice(1), inner.keys === undefined && inner.set !== true ? "object" : "array"] as const]
+  })
+
 export interface Application {
   /** Without managedFields; undefined when there is no such object yet. */
   readonly live: JsonObject | undefined

@@ -172,27 +172,56 @@ const SECRET_KEYS: Readonly<Record<string, ReadonlyArray<string>>> = {
   "kubernetes.io/dockerconfigjson": [".dockerconfigjson"]
 }
 
+/** Why something cannot be the name of a file in a volume. */
+const keyFaults = (key: string): ReadonlyArray<string> =>
+  key.length > SUBDOMAIN_MAX
+    ? [tooLong(SUBDOMAIN_MAX)]
+    : matches.configKey.test(key) && key !== "." && key !== ".." && !key.startsWith("..")
+      ? []
+      : [
+          `a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', ${usedFor(CONFIG_KEY)})`
+        ]
+
+/** What cannot be changed of an object that says so of itself. */
+const immutableComplaints = (
+  object: JsonObject,
+  previous: JsonObject | undefined,
+  fields: ReadonlyArray<string>
+): ReadonlyArray<Complaint> => {
+  if (previous?.["immutable"] !== true) return []
+  const changed = fields.filter((field) => !isEqual(objectAt(object, field), objectAt(previous, field)))
+  return [...(object["immutable"] === true ? [] : ["immutable"]), ...changed].map(
+    (field) => `${field}: Forbidden: field is immutable when \`immutable\` is set`
+  )
+}
+
+const validateConfigMap = (configMap: JsonObject, previous: JsonObject | undefined): ReadonlyArray<Complaint> => {
+  const [data, binary] = [objectAt(configMap, "data"), objectAt(configMap, "binaryData")]
+  const size =
+    Object.values(data).reduce<number>((sum, value) => sum + bytesOf(String(value)), 0) +
+    Object.values(binary).reduce<number>((sum, value) => sum + Buffer.byteLength(String(value), "base64"), 0)
+  const faults = (field: string, key: string) => invalidValue(`${field}[${key}]`, key, keyFaults(key))
+  return [
+    ...immutableComplaints(configMap, previous, ["data", "binaryData"]),
+    ...Object.keys(data).flatMap((key) => [
+      ...faults("data", key),
+      ...(key in binary ? invalidValue(`data[${key}]`, key, ["duplicate of key present in binaryData"]) : [])
+    ]),
+    ...Object.keys(binary).flatMap((key) => faults("binaryData", key)),
+    ...(size > SECRET_BYTES_MAX ? [`: Too long: may not be more than ${SECRET_BYTES_MAX} bytes`] : [])
+  ]
+}
+
 const validateSecret = (secret: JsonObject, previous: JsonObject | undefined): ReadonlyArray<Complaint> => {
   const data = objectAt(secret, "data")
   const type = textAt(secret, "type") ?? ""
   const size = Object.values(data).reduce<number>((sum, value) => sum + Buffer.byteLength(String(value), "base64"), 0)
-  const wrongKey = (key: string) =>
-    key.length > SUBDOMAIN_MAX
-      ? [`must be no more than ${SUBDOMAIN_MAX} bytes`]
-      : matches.configKey.test(key) && key !== "." && key !== ".." && !key.startsWith("..")
-        ? []
-        : [
-            `a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', ${usedFor(CONFIG_KEY)})`
-          ]
-  const frozen = (field: string) => `${field}: Forbidden: field is immutable when \`immutable\` is set`
-  const isFrozen = previous?.["immutable"] === true
   return [
     ...(previous !== undefined && previous["type"] !== type
       ? [`type: Invalid value: ${quote(type)}: field is immutable`]
       : []),
-    ...(isFrozen && secret["immutable"] !== true ? [frozen("immutable")] : []),
-    ...(isFrozen && !isEqual(data, objectAt(previous, "data")) ? [frozen("data")] : []),
-    ...Object.keys(data).flatMap((key) => invalidValue(`data[${key}]`, key, wrongKey(key))),
+    ...immutableComplaints(secret, previous, ["data"]),
+    ...Object.keys(data).flatMap((key) => invalidValue(`data[${key}]`, key, keyFaults(key))),
     ...(size > SECRET_BYTES_MAX ? [`data: Too long: may not be more than ${SECRET_BYTES_MAX} bytes`] : []),
     ...(SECRET_KEYS[type] ?? []).flatMap((key) => (key in data ? [] : [`data[${key}]: Required value`]))
   ]
@@ -243,7 +272,14 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     prepare: prepareSecret,
     validate: validateSecret
   },
-  { group: "", versions: ["v1"], plural: "configmaps", kind: "ConfigMap", namespaced: true },
+  {
+    group: "",
+    versions: ["v1"],
+    plural: "configmaps",
+    kind: "ConfigMap",
+    namespaced: true,
+    validate: validateConfigMap
+  },
   { group: "", versions: ["v1"], plural: "serviceaccounts", kind: "ServiceAccount", namespaced: true },
   { group: "", versions: ["v1"], plural: "namespaces", kind: "Namespace", namespaced: false, statusApart: true },
   { group: "", versions: ["v1"], plural: "nodes", kind: "Node", namespaced: false, statusApart: true },

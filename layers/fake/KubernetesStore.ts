@@ -3,7 +3,7 @@
  * else happens meanwhile. What is refused is thrown as `Refused`, in the API server's own words.
  */
 import type { KubernetesRequest, WatchEvent } from "../../src/ports/KubernetesApi.ts"
-import { apply, type Cause, conflictWords, duplicateIn } from "./ApplyPatch.ts"
+import { apply, type Cause, conflictWords, duplicateIn, nullsIn } from "./ApplyPatch.ts"
 import {
   clean,
   freeze,
@@ -26,7 +26,14 @@ import {
   type ResourceType
 } from "./KubernetesResources.ts"
 import { parseFieldSelector, parseLabelSelector, type Selector, SelectorRefused } from "./KubernetesSelectors.ts"
-import { type Author, afterUpdate, compare as compareFields, entriesOf, ownersBefore } from "./ManagedFields.ts"
+import {
+  type Author,
+  afterUpdate,
+  compare as compareFields,
+  entriesOf,
+  ownersBefore,
+  withoutEmpty
+} from "./ManagedFields.ts"
 import { mergeSchemaOf } from "./MergeSchemas.ts"
 
 /** An answer that is a Status. */
@@ -107,6 +114,8 @@ const SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 const GENERATED_NAME_MAX = 63 - SUFFIX_LENGTH
 const GENERATED_ATTEMPTS = 8
 
+/** Whose schemas may say anything. */
+const DEFINITIONS = "apiextensions.k8s.io"
 const MERGE_PATCH = "application/merge-patch+json"
 const APPLY_PATCH = "application/apply-patch+yaml"
 const BODY_BYTES_MAX = 3 * 1024 * 1024
@@ -130,6 +139,13 @@ const notFound = (type: ResourceType, name: string) => new Refused(404, "NotFoun
 const conflict = (type: ResourceType, name: string, why: string) =>
   new Refused(409, "Conflict", `Operation cannot be fulfilled on ${nameIn(type, name)}: ${why}`)
 const changed = "the object has been modified; please apply your changes to the latest version and try again"
+/** Of a DELETE, in other words, and by the kind. */
+const notMeant = (type: ResourceType, name: string, what: string, wanted: string, found: unknown, why: string) =>
+  new Refused(
+    409,
+    "Conflict",
+    `Operation cannot be fulfilled on ${qualifiedKind(type)} ${JSON.stringify(name)}: the ${what} in the precondition (${wanted}) does not match the ${what} in record (${String(found)}). The object might have been ${why}`
+  )
 const otherUid = (wanted: string, found: string | undefined) =>
   `Precondition failed: UID in precondition: ${wanted}, UID in object meta: ${found ?? ""}`
 
@@ -215,6 +231,7 @@ const blankOf = ({ custom }: ResourceType): JsonObject =>
 
 /** A write, and who makes it. */
 interface Write {
+  readonly method: KubernetesRequest["method"]
   readonly route: Route
   readonly author: Author
   readonly world: World
@@ -278,7 +295,7 @@ export class KubernetesStore {
       apiVersion: apiVersionOf(type.group, version),
       ...(subresource === undefined ? {} : { subresource })
     }
-    const write: Write = { route, author, world }
+    const write: Write = { method: request.method, route, author, world }
     const answered = (object: unknown, status: Answer["status"] = 200): Answer => ({ status, body: object })
     if (name === undefined) {
       if (request.method === "GET") return answered(this.list(route, request.query ?? {}))
@@ -534,7 +551,8 @@ export class KubernetesStore {
         throw badRequest(`the ${what} in the data (${given}) does not match the expected ${what} (${expected[field]})`)
       }
     }
-    const cleaned = clean(input)
+    const isPlain = type.custom === true || type.group === DEFINITIONS
+    const cleaned = isPlain ? clean(input) : withoutEmpty(clean(input), mergeSchemaOf(type.kind))
     const object = isObject(cleaned) ? cleaned : {}
     const metadata = metadataOf(object)
     const givenName = textAt(metadata, "name")
@@ -653,7 +671,7 @@ export class KubernetesStore {
     const schema = mergeSchemaOf(type.kind)
     const duplicate = duplicateIn(whole, schema)
     if (duplicate !== undefined) {
-      const where = `${namespace === undefined ? "" : `${namespace}/`}${name}; ${gvkOf(apiVersion, kind)}`
+      const where = `${namespaceOf(whole) ?? ""}/${nameOf(whole)}; ${gvkOf(apiVersion, kind)}`
       throw new Refused(500, "InternalError", `failed to create typed patch object (${where}): ${duplicate}`)
     }
     const outcome = apply({
@@ -671,6 +689,17 @@ export class KubernetesStore {
       throw new Refused(409, "Conflict", message, causes)
     }
     const { object } = outcome
+    // What is left empty is null, and only Kubernetes' own kinds take that for nothing.
+    const nulls = type.custom === true ? nullsIn(without(object, "metadata"), schema) : []
+    if (nulls.length > 0) {
+      const fault = (field: string, is: string) =>
+        `${field}: Invalid value: "null": ${field} in body must be of type ${is}: "null"`
+      throw invalid(
+        type,
+        name,
+        nulls.map(([field, is]) => fault(field, is))
+      )
+    }
     const entries = entriesOf(outcome.owners)
     if (previous !== undefined) return this.update(write, previous, this.admitted(route, object), object, entries)
     const uid = textAt(metadataOf(object), "uid")
@@ -692,18 +721,22 @@ export class KubernetesStore {
     sent: JsonObject,
     managedFields?: ReadonlyArray<JsonObject>
   ): JsonObject {
-    const { author, route, world } = write
+    const { author, method, route, world } = write
     const { subresource, type } = route
     const before = metadataOf(previous)
     const after = metadataOf(incoming)
     const name = nameOf(previous)
     const uid = textAt(after, "uid")
-    if (uid !== undefined && uid !== before["uid"]) throw conflict(type, name, otherUid(uid, textAt(before, "uid")))
+    const isOther = uid !== undefined && uid !== before["uid"]
+    if (isOther && method === "PUT") throw conflict(type, name, otherUid(uid, textAt(before, "uid")))
     const version = textAt(after, "resourceVersion") ?? ""
     if (version !== "" && version !== before["resourceVersion"]) throw conflict(type, name, changed)
+    if (isOther) {
+      throw invalid(type, name, [`metadata.uid: Invalid value: ${JSON.stringify(uid)}: field is immutable`])
+    }
     const withStatus = (object: JsonObject, { status }: JsonObject): JsonObject => ({
       ...without(object, "status"),
-      ...(status === undefined ? {} : { status })
+      ...(status === undefined || isEqual(status, {}) ? {} : { status })
     })
     const content: JsonObject =
       type.statusApart !== true
@@ -751,16 +784,12 @@ export class KubernetesStore {
     const { type } = route
     const object = this.existing(route, name)
     const { resourceVersion, uid } = objectAt(options, "preconditions")
-    if (typeof uid === "string" && uid !== metadataOf(object)["uid"]) {
-      throw conflict(type, name, otherUid(uid, textAt(metadataOf(object), "uid")))
+    const { resourceVersion: version, uid: found } = metadataOf(object)
+    if (typeof uid === "string" && uid !== found) {
+      throw notMeant(type, name, "UID", uid, found, "deleted and then recreated")
     }
-    if (typeof resourceVersion === "string" && resourceVersion !== versionOf(object)) {
-      const found = versionOf(object) ?? ""
-      throw conflict(
-        type,
-        name,
-        `Precondition failed: ResourceVersion in precondition: ${resourceVersion}, ResourceVersion in object meta: ${found}`
-      )
+    if (typeof resourceVersion === "string" && resourceVersion !== version) {
+      throw notMeant(type, name, "ResourceVersion", resourceVersion, version, "modified")
     }
     const left = this.leave(type, object, world)
     if (left !== undefined) return this.served(route, left)

@@ -66,6 +66,18 @@ export const partsOf = (value: unknown, schema: MergeSchema): ReadonlyArray<Part
   }))
 }
 
+/** @shape (object of one of Kubernetes' own kinds, schema) -> without empty lists and maps, which Go leaves out */
+export const withoutEmpty = (value: unknown, schema: MergeSchema): unknown => {
+  if (Array.isArray(value)) return value.map((item) => withoutEmpty(item, schema.item ?? {}))
+  if (!isObject(value)) return value
+  const entries = Object.entries(value).flatMap(([name, item]) => {
+    const inner = schema.fields?.[name] ?? schema.each ?? {}
+    const isEmpty = Array.isArray(item) ? item.length === 0 : inner.each !== undefined && isEqual(item, {})
+    return isEmpty ? [] : [[name, withoutEmpty(item, inner)] as const]
+  })
+  return Object.fromEntries(entries)
+}
+
 /** @shape (object, schema) -> its fields, as whoever applies the object owns them */
 export const fieldsOf = (value: unknown, schema: MergeSchema): Fields => {
   const fields = new Set<string>()
@@ -109,16 +121,19 @@ export const compare = (before: unknown, after: unknown, schema: MergeSchema): C
   return { added, changed, removed }
 }
 
-/** @shape (object, fields, schema) -> the object without them; what is left empty goes as well */
+/**
+ * What is left empty is null: it is not there any more, but whoever owns it does so still.
+ *
+ * @shape (object, fields, schema) -> the object without them
+ */
 export const remove = (value: unknown, fields: Fields, schema: MergeSchema, path = ""): unknown => {
   const parts = partsOf(value, schema)
   if (parts.length === 0) return value
   const kept = parts.flatMap((part) => {
     const at = join(path, part.step)
-    const left = fields.has(at) ? undefined : remove(part.value, fields, part.schema, at)
-    return left === undefined ? [] : [{ step: part.step, left }]
+    return fields.has(at) ? [] : [{ step: part.step, left: remove(part.value, fields, part.schema, at) }]
   })
-  if (kept.length === 0) return undefined
+  if (kept.length === 0) return null
   return Array.isArray(value)
     ? kept.map(({ left }) => left)
     : Object.fromEntries(kept.map(({ left, step }) => [step.slice(2), left]))

@@ -45,7 +45,7 @@ const POD_SPEC = object({
   hostAliases: listBy(["ip"]),
   imagePullSecrets: listBy(["name"], ATOMIC),
   initContainers: listBy(["name"], CONTAINER),
-  nodeSelector: ATOMIC,
+  nodeSelector: { atomic: true, each: {} },
   overhead: MAP,
   resourceClaims: listBy(["name"]),
   schedulingGates: listBy(["name"]),

@@ -269,6 +269,31 @@ describe("MemoryKubernetes", () => {
   )
 })
 
+/** A request of another program: the status, and who owns what came back. */
+const exchange = async (url: string, method: string, type: string, body: object) => {
+  const headers = { "content-type": type, "user-agent": "program/1.0 (linux)" }
+  const response = await fetch(url, { method, headers, body: JSON.stringify(body) })
+  const { metadata } = (await response.json()) as { metadata: { managedFields: [{ manager: string }] } }
+  return [response.status, metadata.managedFields[0].manager]
+}
+
+describe("MemoryKubernetesServer", () => {
+  it.live("an object that is made is 201, also by apply, and its owner is the program that asks", () =>
+    Effect.gen(function* () {
+      const { url } = yield* served({})
+      const send = (method: string, path: string, type: string, body: object) =>
+        Effect.promise(() => exchange(`${url}${path}`, method, type, body))
+      const collection = "/api/v1/namespaces/default/configmaps"
+      const object = (name: string) => ({ apiVersion: "v1", kind: "ConfigMap", metadata: { name }, data: { a: "1" } })
+      const apply = send("PATCH", `${collection}/b?fieldManager=me`, "application/apply-patch+yaml", object("b"))
+      assert.deepStrictEqual(yield* send("POST", collection, "application/json", object("a")), [201, "program"])
+      assert.deepStrictEqual(yield* send("PUT", `${collection}/a`, "application/json", object("a")), [200, "program"])
+      assert.deepStrictEqual(yield* apply, [201, "me"])
+      assert.deepStrictEqual(yield* apply, [200, "me"])
+    })
+  )
+})
+
 /** A server that answers as it is told, for as long as the scope is open. */
 const answering = (listener: RequestListener) =>
   Effect.gen(function* () {

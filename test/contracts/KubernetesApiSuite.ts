@@ -21,6 +21,7 @@ const APPLY = "application/apply-patch+yaml"
 const CORE = "/api/v1/namespaces/default"
 const SECRETS = `${CORE}/secrets`
 const CONFIG_MAPS = `${CORE}/configmaps`
+const ACCOUNTS = `${CORE}/serviceaccounts`
 const DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 const DRIVERS = "/apis/storage.k8s.io/v1/csidrivers"
 const CLASSES = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses"
@@ -373,10 +374,22 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
         const path = `${SECRETS}/${name}`
         const { metadata } = yield* create({ metadata: { name } })
         const options = (preconditions: object) => ({ apiVersion: "v1", kind: "DeleteOptions", preconditions })
-        for (const preconditions of [{ uid: "00000000-0000-4000-8000-000000000000" }, { resourceVersion: "1" }]) {
+        const other = "00000000-0000-4000-8000-000000000000"
+        for (const [preconditions, words] of [
+          [
+            { uid: other },
+            `the UID in the precondition (${other}) does not match the UID in record (${metadata.uid}). The object might have been deleted and then recreated`
+          ],
+          [
+            { resourceVersion: "1" },
+            `the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (${metadata.resourceVersion}). The object might have been modified`
+          ]
+        ] as const) {
           const error = yield* refused({ method: "DELETE", path, body: options(preconditions) })
-          assert.deepStrictEqual([error.status, error.reason], [409, "Conflict"])
-          assert.include(error.message, "Precondition failed")
+          assert.deepStrictEqual(
+            [error.status, error.reason, error.message],
+            [409, "Conflict", `Operation cannot be fulfilled on Secret "${name}": ${words}`]
+          )
         }
         const { resourceVersion, uid } = metadata
         yield* send({ method: "DELETE", path, body: options({ uid, resourceVersion }) })
@@ -718,6 +731,15 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
             .sort(),
           ["contract-a Apply", "contract-b Apply"]
         )
+        // Whoever applies what is there already has changed nothing at any time.
+        const entries = second.metadata["managedFields"] as ReadonlyArray<Readonly<Record<string, unknown>>>
+        assert.deepStrictEqual(
+          new Map(entries.map(({ manager, time }) => [manager, time !== undefined])),
+          new Map([
+            ["contract-a", true],
+            ["contract-b", false]
+          ])
+        )
         assert.deepStrictEqual((yield* apply(path, less, "contract-a")).data, shared.data)
         assert.deepStrictEqual((yield* apply(path, less, "contract-b")).data, less.data)
       })
@@ -807,7 +829,10 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
           ]
         )
         const other = yield* Effect.flip(apply(path, body({ uid }, "3"), "contract-a"))
-        assert.deepStrictEqual([other.status, other.reason], [409, "Conflict"])
+        assert.deepStrictEqual(
+          [other.status, other.message],
+          [422, `ConfigMap "${name}" is invalid: metadata.uid: Invalid value: "${uid}": field is immutable`]
+        )
         assert.deepStrictEqual((yield* read(path)).data, { a: "2" })
       })
     )
@@ -969,7 +994,7 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
           type,
           status,
           reason: "Contract",
-          message: "",
+          message: "as applied",
           lastUpdateTime: time,
           lastTransitionTime: time
         })
@@ -1057,6 +1082,49 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
       })
     )
 
+    it.effect("lists of Kubernetes' own kinds that are empty are not there", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const account = { apiVersion: "v1", kind: "ServiceAccount", metadata: { name } }
+        const made = yield* create({ ...account, secrets: [], imagePullSecrets: [] }, ACCOUNTS)
+        assert.notProperty(made, "secrets")
+        assert.notProperty(made, "imagePullSecrets")
+        const path = `${ACCOUNTS}/${name}`
+        const same = yield* send({ method: "PUT", path, body: { ...account, secrets: [] } })
+        assert.deepStrictEqual(stored(same), made)
+        const merged = yield* apply(path, { ...account, imagePullSecrets: [{ name: "b" }] }, "contract-a")
+        assert.deepStrictEqual(ownersOf(merged), [{ by: "contract-a Apply", fields: { "f:imagePullSecrets": {} } }])
+      })
+    )
+
+    it.effect("a ConfigMap's keys are names of files, of text or bytes, and 1 MiB together (422)", () =>
+      Effect.gen(function* () {
+        const name = uniqueName()
+        const path = `${CONFIG_MAPS}/${name}`
+        const empty = yield* create({ metadata: { name }, data: {}, binaryData: {} }, CONFIG_MAPS)
+        assert.notProperty(empty, "data")
+        for (const [more, words] of [
+          [{ data: { "a b": "" } }, 'data[a b]: Invalid value: "a b": a valid config key must consist of'],
+          [
+            { data: { a: "" }, binaryData: { a: "" } },
+            'data[a]: Invalid value: "a": duplicate of key present in binaryData'
+          ],
+          [{ data: { a: "x".repeat(1024 * 1024 + 1) } }, "Too long: may not be more than 1048576 bytes"]
+        ] as const) {
+          const error = yield* Effect.flip(apply(path, { metadata: { name }, ...more }, "contract-a"))
+          assert.strictEqual(error.status, 422)
+          assert.include(error.message, words)
+        }
+        yield* patch(path, { immutable: true, data: { a: "1" } })
+        const error = yield* Effect.flip(patch(path, { immutable: null, data: { a: "2" }, binaryData: { b: "" } }))
+        const fault = (field: string) => `${field}: Forbidden: field is immutable when \`immutable\` is set`
+        assert.strictEqual(
+          error.message,
+          `ConfigMap "${name}" is invalid: [${["immutable", "data", "binaryData"].map(fault).join(", ")}]`
+        )
+      })
+    )
+
     it.effect("a custom resource is merged by its own schema: objects by field, lists as a whole", () =>
       Effect.gen(function* () {
         const name = uniqueName()
@@ -1084,6 +1152,17 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
         assert.strictEqual(
           error.message,
           'Apply failed with 1 conflict: conflict with "contract-a": .spec.secretObjects'
+        )
+        // What is left empty is null, which the schema does not take: whoever applies the last entry cannot let go of it.
+        yield* apply(path, body({ parameters: {} }), "contract-c")
+        yield* apply(path, body({}), "contract-b")
+        const last = yield* Effect.flip(apply(path, body({ provider: "fake", secretObjects }), "contract-a"))
+        assert.deepStrictEqual(
+          [last.status, last.message],
+          [
+            422,
+            `SecretProviderClass.secrets-store.csi.x-k8s.io "${name}" is invalid: spec.parameters: Invalid value: "null": spec.parameters in body must be of type object: "null"`
+          ]
         )
         const alpha = yield* Effect.flip(
           apply(path.replace("/v1/", "/v1alpha1/"), body({ provider: "fake" }), "contract-a")

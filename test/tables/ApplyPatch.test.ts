@@ -120,7 +120,7 @@ describe("fields", () => {
     assert.deepStrictEqual([words(found.added), words(found.changed), words(found.removed)], [added, changed, removed])
   })
 
-  it("what is taken away leaves nothing empty behind", () => {
+  it("what is left empty is null", () => {
     const object = { a: { b: 1, c: 2 }, data: { x: "1" }, list: [{ name: "x", v: 1 }, { name: "y" }], set: ["m", "n"] }
     const gone = decode({
       "f:a": { "f:b": {} },
@@ -128,8 +128,8 @@ describe("fields", () => {
       "f:list": { 'k:{"name":"x"}': { "f:v": {} }, 'k:{"name":"y"}': {} },
       "f:set": { 'v:"m"': {} }
     })
-    assert.deepStrictEqual(remove(object, gone, schema), { a: { c: 2 }, list: [{ name: "x" }], set: ["n"] })
-    assert.isUndefined(remove({ data: { x: "1" } }, gone, schema))
+    assert.deepStrictEqual(remove(object, gone, schema), { a: { c: 2 }, data: null, list: [{ name: "x" }], set: ["n"] })
+    assert.deepStrictEqual(remove({ data: { x: "1" }, b: 1 }, decode({ "f:data": {} }), schema), { b: 1 })
   })
 
   it("objects that hold fields are closed over, entries of a map and items are not", () => {

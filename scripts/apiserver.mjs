@@ -1,0 +1,279 @@
+// Runs a command beside a real kube-apiserver and its etcd, and ends with it:
+//
+//   node scripts/apiserver.mjs vitest run test/contracts/KubernetesApi.test.ts
+//
+// Without a command it stays until Ctrl-C. The command finds a kubeconfig of an administrator in TEST_KUBECONFIG, and
+// our CustomResourceDefinitions are installed. Both programs are built once per version with Go, which takes some
+// minutes, and are kept in the user's cache. They listen on the loopback address only; keys, certificates and data are
+// in a temporary directory that goes with them.
+import { spawn, spawnSync } from "node:child_process"
+import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { request } from "node:https"
+import { createServer } from "node:net"
+import { homedir, tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import { stringify } from "yaml"
+import { CRD_FILES } from "../schemas/crd/Crds.ts"
+
+const KUBERNETES = "1.36.3"
+const ETCD = "3.6.8"
+/** What kubernetes takes from its own tree, and everybody else as modules of another number. */
+const STAGING = [
+  ...["api", "apiextensions-apiserver", "apimachinery", "apiserver", "cli-runtime", "client-go", "cloud-provider"],
+  ...["cluster-bootstrap", "code-generator", "component-base", "component-helpers", "controller-manager", "cri-api"],
+  ...["cri-client", "cri-streaming", "csi-translation-lib", "dynamic-resource-allocation", "endpointslice"],
+  ...["externaljwt", "kms", "kube-aggregator", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl"],
+  ...["kubelet", "metrics", "mount-utils", "pod-security-admission", "sample-apiserver", "sample-cli-plugin"],
+  ...["sample-controller", "streaming"]
+]
+const READY_MILLIS = 120_000
+const HOST = "127.0.0.1"
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..")
+const cache = join(
+  process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"),
+  "secrets-store-csi",
+  `kube-apiserver-v${KUBERNETES}-etcd-v${ETCD}`
+)
+const say = (line) => process.stderr.write(`apiserver: ${line}\n`)
+
+const goMod = () => {
+  const staging = KUBERNETES.replace(/^1/, "0")
+  const replaced = STAGING.map((name) => `\tk8s.io/${name} => k8s.io/${name} v${staging}`)
+  return [
+    "module secrets-store-csi/apiserver",
+    "go 1.26.0",
+    `require (\n\tgo.etcd.io/etcd/server/v3 v${ETCD}\n\tk8s.io/kubernetes v${KUBERNETES}\n)`,
+    "tool (\n\tgo.etcd.io/etcd/server/v3\n\tk8s.io/kubernetes/cmd/kube-apiserver\n)",
+    `replace (\n${replaced.join("\n")}\n)\n`
+  ].join("\n\n")
+}
+
+/** Builds what is not in the cache. A file that is there is whole. */
+const build = () => {
+  const [major, minor] = KUBERNETES.split(".")
+  const version = "k8s.io/component-base/version"
+  const programs = [
+    {
+      name: "kube-apiserver",
+      title: `kube-apiserver ${KUBERNETES}`,
+      source: "k8s.io/kubernetes/cmd/kube-apiserver",
+      // Clients look at the version.
+      flags: [`gitVersion=v${KUBERNETES}`, `gitMajor=${major}`, `gitMinor=${minor}`].map((it) => `-X ${version}.${it}`)
+    },
+    { name: "etcd", title: `etcd ${ETCD}`, source: "go.etcd.io/etcd/server/v3", flags: [] }
+  ].filter(({ name }) => !existsSync(join(cache, name)))
+  if (programs.length === 0) return
+  mkdirSync(cache, { recursive: true })
+  const workspace = mkdtempSync(join(cache, "build-"))
+  const remove = () => rmSync(workspace, { recursive: true, force: true })
+  process.once("exit", remove)
+  writeFileSync(join(workspace, "go.mod"), goMod())
+  const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: `${process.env["GOFLAGS"] ?? ""} -mod=mod`.trim() }
+  for (const { flags, name, source, title } of programs) {
+    say(`building ${title}, once`)
+    const args = ["build", "-trimpath", "-ldflags", ["-s", "-w", ...flags].join(" "), "-o", name, source]
+    const { error, status } = spawnSync("go", args, { cwd: workspace, env, stdio: ["ignore", 2, 2] })
+    if (status !== 0) {
+      say(error === undefined ? `${title} could not be built` : `Go is needed to build ${title}: ${error.message}`)
+      process.exit(1)
+    }
+    renameSync(join(workspace, name), join(cache, name))
+  }
+  process.off("exit", remove)
+  remove()
+}
+
+/** One that nobody listens on at the moment. */
+const freePort = () =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once("error", reject)
+    server.listen({ host: HOST, port: 0 }, () => {
+      const { port } = server.address()
+      server.close(() => resolve(port))
+    })
+  })
+
+build()
+
+const directory = mkdtempSync(join(tmpdir(), "secrets-store-apiserver-"))
+const at = (name) => join(directory, name)
+const running = new Map()
+
+const start = (name, args) => {
+  const log = openSync(at(`${name}.log`), "w")
+  const child = spawn(join(cache, name), args, { stdio: ["ignore", log, log] })
+  running.set(name, child)
+  child.once("error", ({ message }) => say(`${name}: ${message}`))
+  child.once("close", () => running.delete(name))
+}
+
+/** Ends the API server before its store, waits for both, and leaves nothing behind. */
+const stop = async () => {
+  for (const name of ["kube-apiserver", "etcd"]) {
+    const child = running.get(name)
+    if (child === undefined) continue
+    const closed = new Promise((resolve) => child.once("close", resolve))
+    // There is nothing in it that has to be kept, and it would finish its watches first.
+    child.kill("SIGKILL")
+    await closed
+  }
+  rmSync(directory, { recursive: true, force: true })
+}
+// For a way out that nobody thought of.
+process.once("exit", () => {
+  for (const child of running.values()) child.kill("SIGKILL")
+})
+
+const lastLines = (name) =>
+  existsSync(at(`${name}.log`))
+    ? readFileSync(at(`${name}.log`), "utf8")
+        .trimEnd()
+        .split("\n")
+        .slice(-10)
+        .join("\n")
+    : ""
+
+const token = randomBytes(16).toString("hex")
+const [port, etcdPort, peerPort] = [await freePort(), await freePort(), await freePort()]
+const server = `https://${HOST}:${port}`
+const authority = at("certificates/apiserver.crt")
+
+/** One request of the administrator: the status and body, or undefined when there is no answer yet. */
+const ask = (method, path, body) =>
+  new Promise((resolve) => {
+    if (!existsSync(authority)) {
+      resolve(undefined)
+      return
+    }
+    const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" }
+    const asked = request(`${server}${path}`, { method, headers, ca: readFileSync(authority) }, (response) => {
+      let text = ""
+      response.setEncoding("utf8")
+      response.on("data", (chunk) => {
+        text += chunk
+      })
+      response.on("end", () => resolve({ status: response.statusCode, text }))
+      response.on("error", () => resolve(undefined))
+    })
+    asked.on("error", () => resolve(undefined))
+    asked.end(body)
+  })
+
+/** Asks until the answer is good. Whoever has ended meanwhile will not answer. */
+const until = async (path, isGood = ({ status }) => status === 200) => {
+  const names = ["etcd", "kube-apiserver"]
+  for (let waited = 0; waited < READY_MILLIS; waited += 50) {
+    const answer = await ask("GET", path)
+    if (answer !== undefined && isGood(answer)) return
+    const ended = names.find((name) => !running.has(name))
+    if (ended !== undefined) throw new Error(`${ended} ended:\n${lastLines(ended)}`)
+    await sleep(50)
+  }
+  throw new Error(`no good answer from ${path} within ${READY_MILLIS} ms:\n${lastLines("kube-apiserver")}`)
+}
+
+const writeKubeconfig = () => {
+  const kubeconfig = {
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": "test",
+    clusters: [{ name: "test", cluster: { server, "certificate-authority-data": readFileSync(authority, "base64") } }],
+    users: [{ name: "test", user: { token } }],
+    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }]
+  }
+  writeFileSync(at("kubeconfig"), stringify(kubeconfig), { mode: 0o600 })
+}
+
+const startServers = async () => {
+  const { privateKey, publicKey } = generateKeyPairSync("rsa", {
+    modulusLength: 2048,
+    publicKeyEncoding: { type: "spki", format: "pem" },
+    privateKeyEncoding: { type: "pkcs8", format: "pem" }
+  })
+  writeFileSync(at("accounts.key"), privateKey, { mode: 0o600 })
+  writeFileSync(at("accounts.pub"), publicKey)
+  writeFileSync(at("tokens.csv"), `${token},administrator,administrator,system:masters\n`, { mode: 0o600 })
+  const [client, peer] = [`http://${HOST}:${etcdPort}`, `http://${HOST}:${peerPort}`]
+  start("etcd", [
+    ...[`--data-dir=${at("etcd")}`, "--unsafe-no-fsync"],
+    ...[`--listen-client-urls=${client}`, `--advertise-client-urls=${client}`],
+    ...[`--listen-peer-urls=${peer}`, `--initial-advertise-peer-urls=${peer}`, `--initial-cluster=default=${peer}`]
+  ])
+  start("kube-apiserver", [
+    ...[`--etcd-servers=${client}`, `--bind-address=${HOST}`, `--advertise-address=${HOST}`, `--secure-port=${port}`],
+    // Without a certificate it makes one of its own there.
+    `--cert-dir=${at("certificates")}`,
+    ...[`--token-auth-file=${at("tokens.csv")}`, "--authorization-mode=RBAC"],
+    ...["--service-account-issuer=https://kubernetes.default.svc", `--service-account-key-file=${at("accounts.pub")}`],
+    `--service-account-signing-key-file=${at("accounts.key")}`,
+    ...["--service-cluster-ip-range=10.96.0.0/24", "--endpoint-reconciler-type=none", "--allow-privileged=true"],
+    // No controller makes the accounts that pods would have to have.
+    "--disable-admission-plugins=ServiceAccount"
+  ])
+  await until("/readyz")
+  await until("/api/v1/namespaces/default")
+}
+
+const installDefinitions = async () => {
+  for (const definition of Object.values(CRD_FILES)) {
+    const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    const answer = await ask("POST", path, JSON.stringify(definition))
+    if (answer?.status !== 201) throw new Error(`${definition.metadata.name} was refused: ${answer?.text}`)
+  }
+  for (const { spec } of Object.values(CRD_FILES)) {
+    for (const { name } of spec.versions) await until(`/apis/${spec.group}/${name}/${spec.names.plural}`)
+  }
+}
+
+const runCommand = ([command, ...args]) =>
+  new Promise((resolve) => {
+    const env = { ...process.env, TEST_KUBECONFIG: at("kubeconfig") }
+    const child = spawn(command, args, { cwd: root, env, stdio: "inherit" })
+    interrupt = (signal) => child.kill(signal)
+    child.once("error", ({ message }) => {
+      say(message)
+      resolve(127)
+    })
+    child.once("close", (code) => resolve(code ?? 1))
+  })
+
+let interrupted = false
+let interrupt = () => {}
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(signal, () => {
+    interrupted = true
+    interrupt(signal)
+  })
+}
+const whenInterrupted = () =>
+  new Promise((resolve) => {
+    interrupt = () => resolve(0)
+    if (interrupted) resolve(0)
+  })
+
+let code = 1
+try {
+  const ready = startServers().then(installDefinitions)
+  // Whoever leaves while it starts does not wait until it has.
+  await Promise.race([ready, whenInterrupted()])
+  if (!interrupted) {
+    writeKubeconfig()
+    say(`Kubernetes ${KUBERNETES} at ${server}`)
+    const command = process.argv.slice(2)
+    if (command.length > 0) code = await runCommand(command)
+    else {
+      console.log(`export TEST_KUBECONFIG=${at("kubeconfig")}`)
+      code = await whenInterrupted()
+    }
+  }
+} catch (error) {
+  say(error instanceof Error ? error.message : String(error))
+} finally {
+  await stop()
+}
+process.exit(code)
