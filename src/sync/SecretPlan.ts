@@ -136,8 +136,8 @@ const isEmpty = (patch: Readonly<Record<string, unknown>>): boolean => Object.ke
 /** @shape (live Secret) -> made by this driver, or by upstream's */
 export const isOurs = (live: Secret): boolean => live.metadata.labels?.[MANAGED_LABEL] === "true"
 
-/** Another node has written it of a newer class, or has asked the provider later. */
-const knowsMore = (live: Secret, { className, classVersion, confirmed }: Wanted): boolean => {
+/** @shape (live Secret, wanted) -> another node has written it of a newer class, or has asked the provider later */
+export const knowsMore = (live: Secret, { className, classVersion, confirmed }: Wanted): boolean => {
   const { annotations = {} } = live.metadata
   if (annotations[KEYS.className] !== className) return false
   const version = annotations[KEYS.classVersion] ?? ""

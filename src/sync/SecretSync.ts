@@ -74,6 +74,8 @@ interface Source {
 interface Memo {
   readonly resourceVersion: string
   readonly madeOf: string
+  /** Somebody else knew more of it, until a provider confirms something here that is later. */
+  readonly leftUntilMillis: number
 }
 
 const keyOf = (namespace: string, name: string) => `${namespace}/${name}`
@@ -81,7 +83,16 @@ const partsOf = (key: string): readonly [namespace: string, name: string] => {
   const slash = key.indexOf("/")
   return [key.slice(0, slash), key.slice(slash + 1)]
 }
+/** @shape (RFC 3339) -> milliseconds since the epoch; 0 for what is no time */
+const millisOf = (text = ""): number =>
+  Result.getOrElse(
+    Result.try(() => DateTime.toEpochMillis(DateTime.makeUnsafe(text))),
+    () => 0
+  )
 const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace ?? "", metadata.name ?? "")
+
+const classVersionOf = ({ metadata: { creationTimestamp = "", generation = 0 } }: SecretProviderClass) =>
+  SecretPlan.classVersionOf(creationTimestamp, generation)
 
 // ---- what is mounted
 
@@ -321,7 +332,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const wantedOf = Effect.fnUntraced(function* (key: string, source: Source, owners: SecretPlan.Wanted["owners"]) {
     const [namespace, name] = partsOf(key)
     const { confirmedMillis, object, targetPath } = source
-    const { annotations = {}, creationTimestamp = "", generation = 0 } = object.metadata
+    const { annotations = {} } = object.metadata
     const className = object.metadata.name ?? ""
     const entry = SyncedVolumes.entryOf(object, name) ?? {}
     const inClass = (cause: { readonly message: string; readonly remedy: string }) =>
@@ -348,7 +359,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
       owners,
       className,
-      classVersion: SecretPlan.classVersionOf(creationTimestamp, generation),
+      classVersion: classVersionOf(object),
       confirmed: DateTime.formatIso(DateTime.makeUnsafe(confirmedMillis)),
       adopts: annotations[ADOPT_KEY] === "true"
     } satisfies SecretPlan.Wanted
@@ -369,9 +380,16 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
   }
 
-  const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>) => {
-    const { resourceVersion } = Resource.metadataOf(body)
-    if (resourceVersion !== undefined) memos.set(key, { resourceVersion, madeOf: madeOf(sources) })
+  const memoOf = (live: Secret, sources: ReadonlyArray<Source>, wanted: SecretPlan.Wanted): Memo => ({
+    resourceVersion: live.metadata.resourceVersion ?? "",
+    madeOf: madeOf(sources),
+    leftUntilMillis: SecretPlan.knowsMore(live, wanted)
+      ? millisOf(live.metadata.annotations?.[SecretPlan.KEYS.confirmed])
+      : Number.POSITIVE_INFINITY
+  })
+  const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>, wanted: SecretPlan.Wanted) => {
+    const decoded = Resource.secrets.decode(body)
+    if (Result.isSuccess(decoded)) memos.set(key, memoOf(decoded.success, sources, wanted))
   }
 
   const mayHaveChanged = (failure: KubernetesApiFailed | SyncFailed) =>
@@ -400,10 +418,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const query = { fieldManager: SecretPlan.FIELD_MANAGER }
       switch (decision._tag) {
         case "Unchanged":
-          return remember(key, live, sources)
+          if (live !== undefined) memos.set(key, memoOf(live, sources, wanted))
+          return
         case "Create": {
           const body = yield* api.request({ method: "POST", path, query, body: decision.object })
-          remember(key, body, sources)
+          remember(key, body, sources, wanted)
           return yield* written
         }
         case "Patch": {
@@ -414,7 +433,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
             contentType: "application/merge-patch+json",
             body: decision.patch
           })
-          remember(key, body, sources)
+          remember(key, body, sources, wanted)
           return yield* written
         }
         case "Foreign":
@@ -433,10 +452,14 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   // ---- a Secret that nobody here uses
 
   const asksFor = (namespace: string, name: string, live: Secret) => (className: string) => {
+    const { annotations = {} } = live.metadata
+    const isMadeOfIt = annotations[SecretPlan.KEYS.className] === className
     const held = classes.current(namespace, className)
-    if (held._tag === "Held") return SyncedVolumes.secretNames(held.object).includes(name)
     // Of a class that is gone it is only known what has been made of it.
-    return live.metadata.annotations?.[SecretPlan.KEYS.className] === className
+    if (held._tag !== "Held") return isMadeOfIt
+    // Whoever made it has seen a later version than this node.
+    const isBehind = isMadeOfIt && (annotations[SecretPlan.KEYS.classVersion] ?? "") > classVersionOf(held.object)
+    return isBehind || SyncedVolumes.secretNames(held.object).includes(name)
   }
 
   const remove = Effect.fnUntraced(function* (key: string) {
@@ -468,10 +491,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       yield* mark(DateTime.formatIso(DateTime.makeUnsafe(now)))
       return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
     }
-    const markedMillis = Result.getOrElse(
-      Result.try(() => DateTime.toEpochMillis(DateTime.makeUnsafe(since))),
-      () => 0
-    )
+    const markedMillis = millisOf(since)
     if (now - markedMillis < UNUSED_MILLIS) return ReconcileLoop.requeueAfter(UNUSED_MILLIS - (now - markedMillis))
     yield* Resource.remove(Resource.secretVersions, namespace, name, { uid, resourceVersion })
     yield* Effect.logInfo("kubernetes secret removed: nobody uses it any more", { secret: key })
@@ -509,7 +529,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const isKnown =
       memo !== undefined &&
       secrets?.get(key)?.metadata.resourceVersion === memo.resourceVersion &&
-      memo.madeOf === madeOf(sources)
+      memo.madeOf === madeOf(sources) &&
+      sources.every(({ confirmedMillis }) => confirmedMillis <= memo.leftUntilMillis)
     if (!isKnown) {
       yield* Effect.tapError(bring(key, sources), (failure) => {
         memos.delete(key)
