@@ -84,7 +84,16 @@ const partsOf = (key: string): readonly [namespace: string, name: string] => {
   const slash = key.indexOf("/")
   return [key.slice(0, slash), key.slice(slash + 1)]
 }
+/** @shape (RFC 3339) -> milliseconds since the epoch; 0 for what is no time */
+const millisOf = (text: string): number =>
+  Result.getOrElse(
+    Result.try(() => DateTime.toEpochMillis(DateTime.makeUnsafe(text))),
+    () => 0
+  )
 const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace ?? "", metadata.name ?? "")
+
+const classVersionOf = ({ metadata: { creationTimestamp = "", generation = 0 } }: SecretProviderClass) =>
+  SecretPlan.classVersionOf(creationTimestamp, generation)
 
 // ---- what is mounted
 
@@ -344,21 +353,18 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
       owners,
       className,
-      classVersion: versionOf(source),
+      classVersion: classVersionOf(source.object),
       fetched,
       fetchedMax: SecretPlan.fetchedAt((yield* Clock.currentTimeMillis) + CLOCK_SKEW_MILLIS, ""),
       adopts: annotations[ADOPT_KEY] === "true"
     } satisfies Omit<SecretPlan.Wanted, "yields">
   })
 
-  const versionOf = ({ object: { metadata } }: Source) =>
-    SecretPlan.classVersionOf(metadata.creationTimestamp ?? "", metadata.generation ?? 0)
-
   /** Of several classes that ask for one Secret the latest, and of its volumes the one whose content is newest. */
   const chosen = (sources: ReadonlyArray<Source>): Source | undefined =>
     [...sources].sort(
       (a, b) =>
-        order(versionOf(b), versionOf(a)) ||
+        order(classVersionOf(b.object), classVersionOf(a.object)) ||
         order(a.object.metadata.name ?? "", b.object.metadata.name ?? "") ||
         order(b.fetched, a.fetched)
     )[0]
@@ -389,7 +395,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const live = yield* liveSecret(key)
       const source = chosen(sources)
       if (source === undefined) return
-      const later = SecretPlan.laterClass(live, source.object.metadata.name ?? "", versionOf(source))
+      const later = SecretPlan.laterClass(live, source.object.metadata.name ?? "", classVersionOf(source.object))
       const yields = later !== undefined && (yield* isInUse(key, later))
       const owners = sources.reduce((all, { pod, podStatus }) => united(all, ownersOf(pod, podStatus)), united([], []))
       const wanted = { ...(yield* wantedOf(key, source, owners)), yields }
@@ -440,10 +446,14 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   // ---- a Secret that nobody here uses
 
   const asksFor = (namespace: string, name: string, live: Secret) => (className: string) => {
+    const { annotations = {} } = live.metadata
+    const isMadeOfIt = annotations[SecretPlan.KEYS.className] === className
     const held = classes.current(namespace, className)
-    if (held._tag === "Held") return SyncedVolumes.secretNames(held.object).includes(name)
     // Of a class that is gone it is only known what has been made of it.
-    return live.metadata.annotations?.[SecretPlan.KEYS.className] === className
+    if (held._tag !== "Held") return isMadeOfIt
+    // Whoever made it has seen a later version than this node.
+    const isBehind = isMadeOfIt && (annotations[SecretPlan.KEYS.classVersion] ?? "") > classVersionOf(held.object)
+    return isBehind || SyncedVolumes.secretNames(held.object).includes(name)
   }
 
   const remove = Effect.fnUntraced(function* (key: string) {
@@ -475,10 +485,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       yield* mark(DateTime.formatIso(DateTime.makeUnsafe(now)))
       return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
     }
-    const markedMillis = Result.getOrElse(
-      Result.try(() => DateTime.toEpochMillis(DateTime.makeUnsafe(since))),
-      () => 0
-    )
+    const markedMillis = millisOf(since)
     if (now - markedMillis < UNUSED_MILLIS) return ReconcileLoop.requeueAfter(UNUSED_MILLIS - (now - markedMillis))
     yield* Resource.remove(Resource.secretVersions, namespace, name, { uid, resourceVersion })
     yield* Effect.logInfo("kubernetes secret removed: nobody uses it any more", { secret: key })

@@ -344,8 +344,9 @@ describe("two nodes that refresh one class at different times", () => {
   it.each([
     { answers: "at once", answerMillisMax: 100, apartMillisMax: 100 * SECOND, backMax: 0, seed: 1 },
     { answers: "within 2 s", answerMillisMax: 2 * SECOND, apartMillisMax: 100 * SECOND, backMax: 0, seed: 2 },
-    // Of two answers under way at one time, the later one may hold the older content: then it counts for one interval.
-    ...[3, 4, 5, 7].map((seed) => ({
+    // Of two answers under way at one time the later one may hold the older content, which then counts for one interval:
+    // seed 8 shows it. A refresh would have to say when it was asked for, and not only when it was answered.
+    ...[3, 4, 5, 8].map((seed) => ({
       answers: "within 40 s",
       answerMillisMax: 40 * SECOND,
       apartMillisMax: 5 * SECOND,

@@ -201,6 +201,25 @@ describe("a Secret is made of mounted files (6.3, 6.4)", () => {
     )
   )
 
+  it.effect("S9, L4 a Secret of a later version of the class than the one that is known here is not removed", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        const api = yield* KubernetesApi
+        yield* api.request({
+          method: "PATCH",
+          path: "/api/v1/namespaces/default/secrets/synced",
+          contentType: "application/merge-patch+json",
+          body: { metadata: { annotations: { [KEYS.classVersion]: "9999-01-01T00:00:00Z/000000000001" } } }
+        })
+        yield* Node.changeClass({ secretObjects: [entry({ secretName: "second" })] })
+        yield* later(60)
+        assert.sameDeepMembers([...(yield* contents)], [{ username: "secret v1" }, { username: "secret v1" }])
+        assert.notInclude(JSON.stringify(yield* secrets), KEYS.unused)
+      })
+    )
+  )
+
   it.effect("deleted while it is used: made again within 5 s", () =>
     inSync(() =>
       Effect.gen(function* () {
