@@ -345,8 +345,8 @@ describe("two nodes that refresh one class at different times", () => {
     { answers: "at once", answerMillisMax: 100, apartMillisMax: 100 * SECOND, backMax: 0, seed: 1 },
     { answers: "within 2 s", answerMillisMax: 2 * SECOND, apartMillisMax: 100 * SECOND, backMax: 0, seed: 2 },
     // Of two answers under way at one time the later one may hold the older content, which then counts for one interval:
-    // seed 8 shows it. A refresh would have to say when it was asked for, and not only when it was answered.
-    ...[3, 4, 5, 8].map((seed) => ({
+    // seeds 30, 31 and 39 of 8 to 47 show it. Neither the time of asking nor that of the answer says when it was read.
+    ...[3, 4, 5, 30].map((seed) => ({
       answers: "within 40 s",
       answerMillisMax: 40 * SECOND,
       apartMillisMax: 5 * SECOND,
