@@ -26,7 +26,7 @@ const written = (targetPath: string, files: Files) => atOnce(AtomicWriter.write(
 
 export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirectory: MakeDirectory): void =>
   it.layer(layer)(`MountedFiles (${name})`, (it) => {
-    describe("4.5, 4.6 list", () => {
+    describe("4.5, 4.6, 13.1 TestGetMountedFiles: list", () => {
       it.effect.each<{
         readonly row: string
         readonly name: string

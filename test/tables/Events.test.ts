@@ -72,25 +72,28 @@ describe("render", () => {
 })
 
 describe("record", () => {
-  it.effect("8.3 one POST, named after the pod and the time in hexadecimal nanoseconds", () => {
-    const api = echoing()
-    return run(api, (record) =>
-      Effect.gen(function* () {
-        yield* TestClock.setTime(1_700_000_000_000)
-        yield* record(input())
-        yield* settle
-        assert.deepStrictEqual(api.lines, [`POST ${EVENTS}`])
-        const [body] = bodies(api)
-        assert.deepStrictEqual(body?.["metadata"], {
-          name: `web.${(1_700_000_000_000_000_000n).toString(16)}`,
-          namespace: "ns"
+  it.effect(
+    "8.3, 13.1 TestGenerateEvent: one POST, named after the pod and the time in hexadecimal nanoseconds",
+    () => {
+      const api = echoing()
+      return run(api, (record) =>
+        Effect.gen(function* () {
+          yield* TestClock.setTime(1_700_000_000_000)
+          yield* record(input())
+          yield* settle
+          assert.deepStrictEqual(api.lines, [`POST ${EVENTS}`])
+          const [body] = bodies(api)
+          assert.deepStrictEqual(body?.["metadata"], {
+            name: `web.${(1_700_000_000_000_000_000n).toString(16)}`,
+            namespace: "ns"
+          })
+          assert.strictEqual(body?.["kind"], "Event")
+          assert.strictEqual(body?.["apiVersion"], "v1")
+          assert.strictEqual(body?.["count"], 1)
         })
-        assert.strictEqual(body?.["kind"], "Event")
-        assert.strictEqual(body?.["apiVersion"], "v1")
-        assert.strictEqual(body?.["count"], 1)
-      })
-    )
-  })
+      )
+    }
+  )
 
   it.effect("D4 at most one per key and reason in five minutes; after that the same one with its count", () => {
     const api = echoing()

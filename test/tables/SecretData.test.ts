@@ -62,7 +62,7 @@ describe("6.5 validation", () => {
       expected: { name: "foo", type: "Opaque" }
     },
     {
-      row: "13.1 TestGetSecretType: empty once trimmed is Opaque",
+      row: "6.3 #10b, 13.1 TestGetSecretType: empty once trimmed is Opaque",
       object: { ...valid, type: "  " },
       expected: { name: "foo", type: "Opaque" }
     },

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, DateTime, Effect, Layer, Redacted } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
@@ -371,7 +371,7 @@ describe("a Secret that is not ours (Q2, S7)", () => {
 describe("what is wrong is told, and holds up nobody else (Q10)", () => {
   it.effect.each([
     {
-      row: "6.5",
+      row: "6.3 #10c, 6.5",
       name: "no such file",
       entry: entry({ data: [{ objectName: "none", key: "k" }] }),
       says: /failed to get data in spc default\/spc for secret synced, err: file matching objectName none not found in the pod/u
@@ -418,6 +418,127 @@ describe("what is wrong is told, and holds up nobody else (Q10)", () => {
         const messages = yield* eventMessages
         assert.strictEqual(messages.length, 1)
         assert.match(messages[0] ?? "", /syncSecret.enabled=true/u)
+      })
+    )
+  )
+})
+
+describe("the steps of a reconcile that meet a fault (6.3)", () => {
+  const isCreation = ({ method, path }: { readonly method: string; readonly path: string }) =>
+    method === "POST" && path.endsWith("/secrets")
+
+  it.effect("#1 a pod status that is gone: nothing is made of it", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        yield* later(1)
+        const api = yield* KubernetesApi
+        const kubernetes = yield* MemoryKubernetes
+        const [podStatus] = yield* kubernetes.all("secretproviderclasspodstatuses")
+        yield* Node.removePodStatus(Resource.metadataOf(podStatus).name ?? "")
+        yield* soon
+        yield* api.request({ method: "DELETE", path: "/api/v1/namespaces/default/secrets/synced" })
+        yield* later(30)
+        assert.deepStrictEqual(yield* secrets, [])
+        assert.deepStrictEqual(yield* eventMessages, [])
+      })
+    )
+  )
+
+  it.effect("#4 a class that is gone: what was made of it stays, and it is made again once the class is back", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        yield* mounted(classWith(entry()))
+        const api = yield* KubernetesApi
+        yield* Node.removeClass()
+        yield* later(600)
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        yield* api.request({ method: "DELETE", path: "/api/v1/namespaces/default/secrets/synced" })
+        yield* Node.putClass(classWith(entry()))
+        yield* soon
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+      })
+    )
+  )
+
+  it.effect("#9 files that cannot be read: one Event that says so, and they are read once they can be", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        const { targetPath } = yield* mounted(classWith(entry()))
+        yield* later(1)
+        yield* files.rename(`${targetPath}/..data`, `${targetPath}/..kept`)
+        yield* files.symlink("..none", `${targetPath}/..data`)
+        yield* Node.changeClass({ secretObjects: [entry({ data: [{ objectName: "foo", key: "renamed" }] })] })
+        yield* later(60)
+        const messages = yield* eventMessages
+        assert.strictEqual(messages.length, 1)
+        assert.match(messages[0] ?? "", /FailedToCreateSecret: failed to get mounted files, err: /u)
+        assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+        yield* files.remove(`${targetPath}/..data`)
+        yield* files.rename(`${targetPath}/..kept`, `${targetPath}/..data`)
+        yield* later(300)
+        assert.deepStrictEqual(yield* contents, [{ renamed: "secret v1" }])
+      })
+    )
+  )
+
+  it.effect("#10e a Secret that somebody else has made meanwhile: it is looked at again at once, and no Event", () =>
+    inSync(
+      () =>
+        Effect.gen(function* () {
+          yield* mounted(classWith(entry()))
+          yield* later(1)
+          assert.deepStrictEqual(yield* contents, [{ username: "secret v1" }])
+          assert.deepStrictEqual(yield* eventMessages, [])
+        }),
+      {},
+      (api) => ({
+        ...api,
+        // Another node is a moment ahead, with the same Secret.
+        request: (request) =>
+          isCreation(request) ? Effect.andThen(api.request(request), api.request(request)) : api.request(request)
+      })
+    )
+  )
+
+  it.effect("#10f, #11 what the API server refuses: one Event, the other Secret is there, and it is tried again", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const kubernetes = yield* MemoryKubernetes
+        for (let time = 0; time < 5; time++) {
+          yield* kubernetes.failNext(
+            (request) => isCreation(request) && JSON.stringify(request.body).includes('"name":"synced"'),
+            { status: 500, reason: "InternalError" },
+            { applied: false }
+          )
+        }
+        yield* mounted(classWith(entry(), entry({ secretName: "other" })))
+        yield* soon
+        const names = Effect.map(secrets, (all) => all.map((it) => Resource.metadataOf(it).name))
+        assert.deepStrictEqual(yield* names, ["other"])
+        assert.match(
+          (yield* eventMessages).join("\n"),
+          /^FailedToCreateSecret: failed to write secret default\/synced/u
+        )
+        yield* later(120)
+        assert.sameDeepMembers([...(yield* names)], ["other", "synced"])
+        assert.strictEqual((yield* eventMessages).length, 1)
+      })
+    )
+  )
+
+  it.effect("#12 files that a provider has written itself, and nobody has told of: within five minutes", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        const { targetPath } = yield* mounted(classWith(entry()))
+        yield* later(1)
+        yield* files.remove(`${targetPath}/..data`)
+        yield* files.remove(`${targetPath}/foo`)
+        yield* files.writeFileString(`${targetPath}/foo`, "written by the provider")
+        yield* later(310)
+        assert.deepStrictEqual(yield* contents, [{ username: "written by the provider" }])
       })
     )
   )

@@ -5,7 +5,7 @@ import { parseTargetPath } from "../../schemas/TargetPath.ts"
 const UID = "7e7686a1-56c4-4c67-a6fd-4656ac484f0a"
 const CSI = "volumes/kubernetes.io~csi"
 
-describe("section 10, pod UID of a target path", () => {
+describe("section 10, 13.1 TestGetPodUIDFromTargetPath: pod UID of a target path", () => {
   it.each([
     { name: "posix", path: `/var/lib/kubelet/pods/${UID}/${CSI}/secrets-store-inline/mount`, expected: UID },
     { name: "posix, other prefix", path: `/opt/new/var/lib/kubelet/pods/${UID}/${CSI}/inline/mount`, expected: UID },
@@ -74,7 +74,7 @@ describe("section 10, pod UID of a target path", () => {
   ])("$name", ({ path, expected }) => assert.strictEqual(parseTargetPath(path).podUid, expected))
 })
 
-describe("section 10, volume name of a target path", () => {
+describe("section 10, 13.1 TestGetVolumeNameFromTargetPath: volume name of a target path", () => {
   it.each([
     {
       name: "posix",
