@@ -9,6 +9,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
 import {
   eventually,
+  following,
   freePort,
   get,
   isGone,
@@ -116,12 +117,13 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
   it.live("S10: one write and no read for a first publish; nothing for a republish that is not due, or unchanged", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { bench, provider } = yield* make()
+        const world = yield* make()
+        const { bench, provider } = world
         yield* bench.startDriver({ flags: rotationEvery("2s") })
         // Follows the namespace, and is gone before it is due.
         yield* bench.kubelet.publish(volumeOf("first"))
         yield* bench.kubelet.unpublish(volumeOf("first"))
-        yield* eventually(bench.kubernetes.openWatches("secretproviderclasses"), (open) => open === 1)
+        yield* following(world, "secretproviderclasses")
         yield* bench.kubernetes.resetRequests
 
         const target = yield* bench.kubelet.publish(volumeOf("web"))
@@ -148,10 +150,12 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
   it.live("2.7 #9: without rotation a republish asks nobody", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { bench, provider } = yield* make()
+        const world = yield* make()
+        const { bench, provider } = world
         yield* bench.startDriver()
         const target = yield* bench.kubelet.publish(volumeOf("web"))
         const before = lstatSync(join(target, "..data")).mtimeMs
+        yield* following(world, "secretproviderclasses")
         yield* bench.kubernetes.resetRequests
         yield* Effect.repeat(bench.kubelet.publish(volumeOf("web")), { times: 3 })
         assert.strictEqual(provider.asked.length, 1)
@@ -401,8 +405,11 @@ describe.skipIf(!isRoot)("publish on the real driver (needs root)", () => {
   it.live("2.7 #10: the mock provider's attribute mounts an empty tmpfs and asks nobody", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { bench, provider } = yield* make()
+        const world = yield* make()
+        const { bench, provider } = world
         yield* bench.startDriver()
+        yield* following(world)
+        yield* bench.kubernetes.resetRequests
         const volume = volumeOf("web", { secretProviderClass: "none", attributes: { providerName: "Mock_Provider" } })
         const target = yield* bench.kubelet.publish(volume)
         assert.strictEqual(mountsAt(target).length, 1)

@@ -17,6 +17,7 @@ import {
   annotate,
   classPath,
   eventually,
+  following,
   isRoot,
   make,
   mountsAt,
@@ -62,13 +63,6 @@ const publishAll = ({ bench }: World, volumes: ReadonlyArray<InlineVolume>) =>
       Effect.retry(bench.kubelet.publish(volume), Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 200 }))),
     { concurrency: CONCURRENCY }
   )
-
-/** What is followed is followed by now: pods, and the classes of the one namespace. */
-const following = ({ bench }: World) =>
-  Effect.all([
-    eventually(bench.kubernetes.openWatches("pods"), (open) => open === 1),
-    eventually(bench.kubernetes.openWatches("secretproviderclasses"), (open) => open === 1)
-  ])
 
 describe.skipIf(!isRoot)("rotation on the real driver (needs root)", () => {
   it.live(
@@ -116,7 +110,7 @@ describe.skipIf(!isRoot)("rotation on the real driver (needs root)", () => {
           )
           const [web, api, frozen] = [volumes[0]!, volumes[1]!, volumes[2]!]
           yield* publishAll(world, volumes)
-          yield* following(world)
+          yield* following(world, "secretproviderclasses")
 
           const asked = () =>
             volumes.map((volume) => {
@@ -190,7 +184,7 @@ describe.skipIf(!isRoot)("rotation on the real driver (needs root)", () => {
           )
           yield* publishAll(world, volumes)
           assert.strictEqual(provider.asked.length, VOLUMES)
-          yield* following(world)
+          yield* following(world, "secretproviderclasses")
           yield* first.kill("SIGKILL")
           yield* first.exited
           yield* eventually(bench.kubernetes.openWatches(), (open) => open === 0)
@@ -209,7 +203,7 @@ describe.skipIf(!isRoot)("rotation on the real driver (needs root)", () => {
             )
           )
           assert.isBelow(Duration.toMillis(took), 10_000)
-          yield* following(world)
+          yield* following(world, "secretproviderclasses")
           yield* Effect.sleep(QUIET)
           assert.strictEqual(provider.asked.length, VOLUMES)
           for (const volume of volumes) assert.strictEqual(mountsAt(bench.kubelet.targetPath(volume)).length, 1)
@@ -238,7 +232,7 @@ describe.skipIf(!isRoot)("rotation on the real driver (needs root)", () => {
           const driver = yield* bench.startDriver({ flags: rotationEvery("1h") })
           const volumes = Array.from({ length: VOLUMES }, (_, index) => volumeOf(`pod-${index}`))
           const targets = yield* publishAll(world, volumes)
-          yield* following(world)
+          yield* following(world, "secretproviderclasses")
           yield* bench.kubernetes.resetRequests
           const { driverShare, millis, ownShare, seconds } = yield* republish({
             socket: bench.socket,

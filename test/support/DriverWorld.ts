@@ -144,3 +144,9 @@ export const eventually = <A>(
     Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: seconds * 20 }))),
     Effect.orDie
   )
+
+/** What is followed is followed by now, so that requests may be counted: pods and pod statuses always, and these. */
+export const following = ({ bench }: Effect.Success<ReturnType<typeof make>>, ...resources: ReadonlyArray<string>) =>
+  Effect.forEach(["pods", POD_STATUSES, ...resources], (resource) =>
+    eventually(bench.kubernetes.openWatches(resource), (open) => open === 1)
+  )
