@@ -220,22 +220,30 @@ const tellWaiting = Effect.fnUntraced(function* (volume: Volume, provider: strin
   })
 })
 
+/** Does something with a turn of the provider, for which it waits as long as its caller does. */
+const inTurn = Effect.fnUntraced(function* <A, R>(
+  volume: Volume,
+  { content: { provider } }: UsableClass,
+  use: (tell: Tell) => Effect.Effect<A, PublishFailed, R>
+) {
+  const budget = yield* ProviderBudget
+  const className = `${volume.pod.namespace}/${volume.className}`
+  const waitMillis = yield* remainingMillis(volume)
+  return yield* budget
+    .run({ provider, kind: "Mount", className, waitMillis }, use)
+    .pipe(
+      Effect.catchTag("ProviderBusy", (reason) =>
+        Effect.fail(new ContentNotMounted({ pod: podKey(volume.pod), reason }))
+      )
+    )
+})
+
 /** Waits for a turn of the provider, and for another one when it is asked too much. */
 const mountInTurn = (volume: Volume, usableClass: UsableClass, found: { leftover: boolean; mayBeRecorded: boolean }) =>
-  Effect.gen(function* () {
-    const budget = yield* ProviderBudget
-    const { provider } = usableClass.content
-    yield* tellWaiting(volume, provider)
-    const waitMillis = yield* remainingMillis(volume)
-    const className = `${volume.pod.namespace}/${volume.className}`
-    yield* budget
-      .run({ provider, kind: "Mount", className, waitMillis }, (tell) => mountAndFill(volume, usableClass, found, tell))
-      .pipe(
-        Effect.catchTag("ProviderBusy", (reason) =>
-          Effect.fail(new ContentNotMounted({ pod: podKey(volume.pod), reason }))
-        )
-      )
-  }).pipe(Effect.retry({ while: isThrottling }))
+  tellWaiting(volume, usableClass.content.provider).pipe(
+    Effect.andThen(inTurn(volume, usableClass, (tell) => mountAndFill(volume, usableClass, found, tell))),
+    Effect.retry({ while: isThrottling })
+  )
 
 const mount = Effect.fn("NodePublish.mount")(function* (
   volume: Volume,
@@ -297,7 +305,6 @@ const mountLate = Effect.fn("NodePublish.mountLate")(
     yield* Effect.retry(attempt, { while: (failure) => failure._tag !== "ProviderBusy" && isThrottling(failure) })
   },
   // The next call for the volume meets the same failure, and tells it.
-  // The next call for the volume meets the same failure, and tells it.
   (effect) => Effect.ignore(effect)
 )
 
@@ -326,19 +333,8 @@ const recordAsItIs = Effect.fnUntraced(function* (volume: Volume, known: VolumeR
 
 /** Fetches once more what a crash has left unrecorded, and records it. */
 const fetchAgain = Effect.fnUntraced(function* (volume: Volume, known: VolumeRecord, progress: Progress) {
-  const budget = yield* ProviderBudget
   const usableClass = yield* readClass(volume, progress)
-  const className = `${volume.pod.namespace}/${volume.className}`
-  const waitMillis = yield* remainingMillis(volume)
-  yield* budget
-    .run({ provider: usableClass.content.provider, kind: "Mount", className, waitMillis }, (tell) =>
-      refill(volume, { usableClass, known, mayBeRecorded: false }, tell)
-    )
-    .pipe(
-      Effect.catchTag("ProviderBusy", (reason) =>
-        Effect.fail(new ContentNotMounted({ pod: podKey(volume.pod), reason }))
-      )
-    )
+  yield* inTurn(volume, usableClass, (tell) => refill(volume, { usableClass, known, mayBeRecorded: false }, tell))
 })
 
 /** A volume that a crash has left unrecorded: its files are complete. What goes wrong leaves them. */
