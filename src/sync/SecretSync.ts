@@ -522,6 +522,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       if (outcome._tag !== "Done") return outcome
       if (hadUsers || statusesOfKey.has(key)) return later()
       lookedAfter.delete(key)
+      // It may have been the last of its namespace, which is followed no longer then.
+      Queue.offerUnsafe(bell, undefined)
+      yield* followSecrets
       return ReconcileLoop.DONE
     }
     yield* followSecrets

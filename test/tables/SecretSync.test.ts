@@ -563,6 +563,10 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
         assert.strictEqual((yield* secrets).length, 1)
         yield* later(58)
         assert.deepStrictEqual(yield* secrets, [])
+        // Nobody here is left to be followed for.
+        yield* later(300)
+        const kubernetes = yield* MemoryKubernetes
+        assert.strictEqual(yield* kubernetes.openWatches("secrets"), 0)
       })
     )
   )
