@@ -8,7 +8,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import { Lease } from "../../schemas/Coordination.ts"
-import { Event, NodePod, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
+import { Event, NodePod, Owned, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
 import { PodUse } from "../../schemas/PodUse.ts"
@@ -143,6 +143,16 @@ export const cachedPodStatuses = make({
   kind: "SecretProviderClassPodStatus",
   namespaced: true,
   schema: CachedPodStatus
+})
+
+/** As far as they say who controls them. */
+export const replicaSets = make({
+  group: "apps",
+  version: "v1",
+  plural: "replicasets",
+  kind: "ReplicaSet",
+  namespaced: true,
+  schema: Owned
 })
 
 export const leases = make({

@@ -59,10 +59,14 @@ describe("Term", () => {
     assert.isFalse(it.term.isHeld())
   })
 
-  it("1.10 is not quiet for a while after a write without an answer", () => {
+  it("1.10 is not quiet during a write, and for a while after one without an answer", () => {
     const { clock, term } = at(0)
+    term.writeBegan()
+    assert.isFalse(term.isQuiet())
+    term.writeEnded(true)
     assert.isTrue(term.isQuiet())
-    term.cutOff()
+    term.writeBegan()
+    term.writeEnded(false)
     clock.millis = 29_999
     assert.isFalse(term.isQuiet())
     clock.millis = 30_000

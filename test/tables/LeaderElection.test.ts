@@ -95,7 +95,13 @@ describe("acquiring", () => {
               yield* write("one")
               return { identity, held: isHeld() }
             }),
-          { onEvent: ({ message }) => note(message) }
+          {
+            onEvent: ({ about, message }) => {
+              assert.deepInclude(about, { kind: "Lease", namespace: "ns", name: "lock" })
+              assert.isString(about.uid)
+              return note(message)
+            }
+          }
         )
         assert.deepStrictEqual(result, { identity: "us", held: true })
         assert.deepStrictEqual(lines, ["us became leader", "closed, held by us", "us stopped leading"])
