@@ -3,6 +3,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { stringify } from "yaml"
+import { bundleFiles } from "./manifests/bundle.mjs"
 import { deployFiles } from "./manifests/deploy.mjs"
 import { root } from "./manifests/place.mjs"
 
@@ -10,10 +11,14 @@ const target = process.argv[2] ?? join(root, "assets")
 // Whoever reads these may read YAML 1.1, to which "on" and a time are no texts.
 const options = { aliasDuplicateObjects: false, lineWidth: 0, version: "1.1" }
 
+/** One object begins at once: who reads a bundle takes what is before the first "---" for the object. */
 const yaml = ({ objects, why }) => {
   const comment = ['Made by "npm run manifests"; changes belong in scripts/manifests.', ...why]
-  const documents = objects.map((object) => `---\n${stringify(object, options)}`)
-  return `${comment.map((line) => `# ${line}\n`).join("")}${documents.join("")}`
+  const documents = objects.map((object) => stringify(object, options))
+  return [
+    ...comment.map((line) => `# ${line}\n`),
+    ...(documents.length > 1 ? documents.map((document) => `---\n${document}`) : documents)
+  ].join("")
 }
 
 const write = (folder, files) => {
@@ -26,3 +31,4 @@ const write = (folder, files) => {
 }
 
 write("deploy", deployFiles())
+for (const [flavour, files] of Object.entries(bundleFiles())) write(join("olm", flavour), files)

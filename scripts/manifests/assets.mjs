@@ -25,5 +25,4 @@ export const KUBERNETES_CRDS = [
   ...(existsSync(join(CRDS, CLUSTER_CSI_DRIVER_CRD)) ? [CLUSTER_CSI_DRIVER_CRD] : [])
 ]
 
-export const crdText = (name) => readFileSync(join(CRDS, name), "utf8")
-export const crd = (name) => parse(crdText(name))
+export const crd = (name) => parse(readFileSync(join(CRDS, name), "utf8"))
