@@ -176,7 +176,7 @@ const adherenceOf = (adherence: string): Adherence => {
     warnings:
       adherence === "StrictAllComponents"
         ? []
-        : [`unknown tlsAdherence ${JSON.stringify(adherence)}, treating as StrictAllComponents`]
+        : [`unknown tlsAdherence ${JSON.stringify(adherence)}, treated like StrictAllComponents`]
   }
 }
 

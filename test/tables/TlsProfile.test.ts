@@ -147,7 +147,7 @@ describe("adherence", () => {
     {
       adherence: "StrictEverything",
       honour: true,
-      warnings: ['unknown tlsAdherence "StrictEverything", treating as StrictAllComponents']
+      warnings: ['unknown tlsAdherence "StrictEverything", treated like StrictAllComponents']
     }
   ])("1.3 $adherence", ({ adherence, honour, warnings }) => {
     const resolved = Result.getOrThrow(resolveTlsProfile(cluster({ type: "Modern" }, adherence)))
