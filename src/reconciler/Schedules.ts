@@ -110,3 +110,11 @@ export interface Backoff {
  * @units 500 ms, doubled each time up to 5 min
  */
 export const reconcileBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 300_000, jitterShare: 0.2 }
+
+/**
+ * A reconcile of the operator that failed: an administrator who puts something right sees the effect within a minute.
+ *
+ * @units  500 ms, doubled each time up to one minute
+ * @source reference/operator.md 3.0
+ */
+export const operatorBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 60_000, jitterShare: 0.2 }
