@@ -29,9 +29,12 @@ const SECRET_SYNC = "secrets-store-csi-driver-secret-sync"
 const CANARY = "canary-of-a-secret"
 const userAgent = "csi-secrets-store-operator/test"
 
+/** A program of the system, not of a package. */
+const KUBECTL = "kubectl"
+
 const hasKubectl = (() => {
   try {
-    execFileSync("kubectl", ["version", "--client"], { stdio: "ignore" })
+    execFileSync(KUBECTL, ["version", "--client"], { stdio: "ignore" })
     return true
   } catch {
     return false
@@ -389,7 +392,7 @@ describe.skipIf(kubeconfig === "")(
             }
             const DESTINATION_DIR = join(directory, "out")
             const env = {
-              ...{ PATH: process.env["PATH"], HOME: directory, KUBECONFIG: kubeconfig, KUBECTL: "kubectl" },
+              ...{ PATH: process.env["PATH"], HOME: directory, KUBECONFIG: kubeconfig, KUBECTL },
               ...{ DESTINATION_DIR, OPERATOR_NAMESPACE: NAMESPACE }
             }
             const ended = yield* Effect.callback<string>((resume) => {
