@@ -31,6 +31,8 @@ export interface ResourceType {
   /** Field selectors besides metadata.name and metadata.namespace. */
   readonly fields?: ReadonlyArray<string>
   readonly custom?: true
+  /** Its definition has rules besides shapes. */
+  readonly ruled?: true
   /** A PUT without resourceVersion is refused. */
   readonly requiresVersion?: true
   /**
@@ -417,6 +419,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "ClusterCSIDriver",
     namespaced: false,
     custom: true,
+    ruled: true,
     counted: true,
     requiresVersion: true,
     statusApart: true,

@@ -157,6 +157,9 @@ const invalid = (type: Pick<ResourceType, "group" | "kind">, name: string, compl
   return new Refused(422, "Invalid", `${qualifiedKind(type)} ${JSON.stringify(name)} is invalid: ${list}`)
 }
 
+const RULES_NOT_CHECKED =
+  "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
+
 /** What is wrong with how a write is asked for, which has a kind of its own: "PatchOptions". */
 const checkOptions = ({ contentType, method, query = {} }: KubernetesRequest): void => {
   const isApply = isApplyPatch(contentType)
@@ -733,13 +736,16 @@ export class KubernetesStore {
     // What is left empty is null, and only Kubernetes' own kinds take that for nothing.
     const nulls = type.custom === true ? nullsIn(without(object, "metadata"), schema) : []
     if (nulls.length > 0) {
-      const fault = (field: string, is: string) =>
-        `${field}: Invalid value: "null": ${field} in body must be of type ${is}: "null"`
-      throw invalid(
-        type,
-        name,
-        nulls.map(([field, is]) => fault(field, is))
-      )
+      // What is told is where in the part that was looked at.
+      const within = subresource === undefined ? "" : subresource
+      const fault = (field: string, is: string) => {
+        const inner = field === within ? "" : within === "" ? field : field.replace(`${within}.`, "")
+        return `${field}: Invalid value: "null": ${inner} in body must be of type ${is}: "null"`
+      }
+      throw invalid(type, name, [
+        ...nulls.map(([field, is]) => fault(field, is)),
+        ...(type.ruled === true ? [RULES_NOT_CHECKED] : [])
+      ])
     }
     const entries = entriesOf(outcome.owners)
     if (previous !== undefined) return this.update(write, previous, this.admitted(route, object), object, entries)
@@ -777,7 +783,9 @@ export class KubernetesStore {
     }
     const withStatus = (object: JsonObject, from: JsonObject): JsonObject => {
       const status = { ...type.blankStatus, ...objectAt(from, "status") }
-      return { ...without(object, "status"), ...(isEqual(status, {}) ? {} : { status }) }
+      // Of a custom resource, an empty one is somebody's as well.
+      const isNothing = isEqual(status, {}) && (type.custom !== true || from["status"] === undefined)
+      return { ...without(object, "status"), ...(isNothing ? {} : { status }) }
     }
     const sentContent: JsonObject =
       type.statusApart !== true
