@@ -46,6 +46,21 @@ export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
  */
 export const eventRetry = Schedule.exponential("500 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 2 }))
 
+/**
+ * The cluster's TLS profile, before the operator serves anything. Whoever uses it gives it 30 s in all.
+ *
+ * @units  2 s
+ * @source reference/operator.md 1.3
+ */
+export const tlsProfileRead = Schedule.spaced("2 seconds")
+
+/**
+ * Whether a group of APIs has appeared or gone, and whatever could not be read the last time.
+ *
+ * @units one minute
+ */
+export const apiGroupCheck = Schedule.spaced("1 minute")
+
 /** Waits that grow with the number of failures, for whoever counts them himself. */
 export interface Backoff {
   readonly firstMillis: number
