@@ -232,8 +232,8 @@ const withoutOwners = (object: JsonObject): JsonObject =>
   withMetadata(object, without(metadataOf(object), "managedFields"))
 
 /** What every object of a kind has from the beginning. Of a custom resource, all is somebody's. */
-const blankOf = ({ custom }: ResourceType): JsonObject =>
-  custom === true ? {} : { metadata: {}, spec: {}, status: {} }
+const blankOf = ({ blankSpec = {}, custom }: ResourceType): JsonObject =>
+  custom === true ? {} : { metadata: {}, spec: blankSpec, status: {} }
 
 /** A write, and who makes it. */
 interface Write {
@@ -271,14 +271,13 @@ export class KubernetesStore {
     const [empty, root, ...parts] = path.split("/").map(decodePart)
     const core = root === "api"
     const [group, version, ...rest] = core ? ["", ...parts] : parts
-    if (empty !== "" || (!core && root !== "apis") || group === undefined || version === undefined) {
-      throw noSuchResource()
-    }
+    if (empty !== "" || (!core && root !== "apis") || group === undefined) throw noSuchResource()
+    if (!core && !this.servedTypes.some((known) => known.group === group)) throw noSuchGroup()
+    if (version === undefined) throw noSuchResource()
     const inNamespace = rest[0] === "namespaces" && rest.length >= 3 && rest[2] !== "status" && rest[2] !== "finalize"
     const namespace = inNamespace ? rest[1] : undefined
     const [plural, name, subresource, ...more] = inNamespace ? rest.slice(2) : rest
     const type = this.types.get(`${apiVersionOf(group, version)}/${plural}`)
-    if (!core && !this.servedTypes.some((known) => known.group === group)) throw noSuchGroup()
     if (type === undefined || more.length > 0 || namespace === "" || name === "") throw noSuchResource()
     // An object of a namespace has no address outside of it.
     if (type.namespaced ? namespace === undefined && name !== undefined : namespace !== undefined)
@@ -682,7 +681,9 @@ export class KubernetesStore {
       throw badRequest("the name of the object must be specified")
     }
     if (route.type.requiresVersion === true && versionOf(incoming) === undefined) {
-      throw invalid(route.type, name, ["metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"])
+      // Before the object is looked at, and so named as in its path.
+      const complaint = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+      throw new Refused(422, "Invalid", `${nameIn(route.type, name)} is invalid: ${complaint}`)
     }
     return this.update(write, previous, incoming, input)
   }
@@ -787,13 +788,12 @@ export class KubernetesStore {
       const isNothing = isEqual(status, {}) && (type.custom !== true || from["status"] === undefined)
       return { ...without(object, "status"), ...(isNothing ? {} : { status }) }
     }
-    const sentContent: JsonObject =
+    const content: JsonObject =
       type.statusApart !== true
         ? incoming
         : subresource === "status"
           ? withStatus(withoutOwners(previous), incoming)
           : withStatus(incoming, previous)
-    const content = type.settle?.(sentContent, previous) ?? sentContent
     const serverOwned = Object.fromEntries(
       ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
         .filter((key) => before[key] !== undefined)
@@ -801,12 +801,23 @@ export class KubernetesStore {
     )
     const kept = without(metadataOf(content), "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
     const written = withMetadata(content, { ...kept, ...serverOwned })
-    const next = withMetadata(written, {
-      ...metadataOf(written),
+    // Whoever writes owns what was sent, before the server has its say.
+    const settled = type.settle?.(written, previous) ?? written
+    const next = withMetadata(settled, {
+      ...metadataOf(settled),
       managedFields: managedFields ?? this.owned(type, previous, written, sent, author, world)
     })
     if (isEqual(next, previous)) return previous
     this.check(type, next, previous)
+    const added = isLeaving(previous)
+      ? listAt(metadataOf(next), "finalizers").filter((it) => !listAt(before, "finalizers").includes(it))
+      : []
+    if (added.length > 0) {
+      const named = `[]string{${added.map((it) => JSON.stringify(it)).join(", ")}}`
+      throw invalid(type, name, [
+        `metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ${named}`
+      ])
+    }
     const isNewSpec = !isEqual(without(next, "metadata", "status"), without(previous, "metadata", "status"))
     const generation = Number(before["generation"] ?? 0) + 1
     const counted =
