@@ -250,7 +250,8 @@ export class KubernetesStore {
   private readonly tables = new Map<ResourceType, Map<string, JsonObject>>()
   private readonly watchers = new Set<Watching>()
   private readonly snapshots = new Map<string, Snapshot>()
-  private readonly unserved = new Set<string>()
+  /** Those that are served. */
+  private readonly groups: Set<string>
   private history: Array<Change> = []
   private revision = FIRST_REVISION
   /** A watch may go on from here, or from later. */
@@ -264,6 +265,7 @@ export class KubernetesStore {
       )
     )
     for (const type of resources) this.tables.set(type, new Map())
+    this.groups = new Set(resources.map(({ group }) => group))
   }
 
   /** @errors Refused for a path that leads nowhere */
@@ -272,7 +274,7 @@ export class KubernetesStore {
     const core = root === "api"
     const [group, version, ...rest] = core ? ["", ...parts] : parts
     if (empty !== "" || (!core && root !== "apis") || group === undefined) throw noSuchResource()
-    if (!core && !this.servedTypes.some((known) => known.group === group)) throw noSuchGroup()
+    if (!core && !this.groups.has(group)) throw noSuchGroup()
     if (version === undefined) throw noSuchResource()
     const inNamespace = rest[0] === "namespaces" && rest.length >= 3 && rest[2] !== "status" && rest[2] !== "finalize"
     const namespace = inNamespace ? rest[1] : undefined
@@ -300,9 +302,9 @@ export class KubernetesStore {
 
   /** A group that is not served has no paths: its watches end, and its objects are kept until it is served again. */
   setServed(group: string, served: boolean): void {
-    if (served) this.unserved.delete(group)
+    if (served) this.groups.add(group)
     else {
-      this.unserved.add(group)
+      this.groups.delete(group)
       this.endWatches("close", ({ type }) => type.group === group)
     }
   }
@@ -414,7 +416,7 @@ export class KubernetesStore {
   }
 
   private get servedTypes(): ReadonlyArray<ResourceType> {
-    return [...this.tables.keys()].filter(({ group }) => !this.unserved.has(group))
+    return [...this.tables.keys()].filter(({ group }) => this.groups.has(group))
   }
 
   get watches(): ReadonlyArray<Route> {
