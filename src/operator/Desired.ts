@@ -13,6 +13,7 @@ import { idOf, type OperandId } from "./Kinds.ts"
 import { DAEMON_SET, DRIVER_NAME } from "./Names.ts"
 
 export const SYNC_BINDING_FILE = "rbac/secret_sync_binding.yaml"
+export const DRIVER_ROLE_FILE = "rbac/secretproviderclasses_role.yaml"
 export const CSI_DRIVER_FILE = "csidriver.yaml"
 const EGRESS_FILE = "network-policy/allow-egress-to-api-server-operand.yaml"
 
@@ -29,7 +30,7 @@ const STEPS: ReadonlyArray<Step> = [
   { file: "rbac/node_privileged_binding.yaml", group: "security.openshift.io" },
   // Before the ClusterRole, which an older operator gave these rights in all namespaces.
   { file: SYNC_BINDING_FILE },
-  { file: "rbac/secretproviderclasses_role.yaml" },
+  { file: DRIVER_ROLE_FILE },
   { file: "rbac/secretproviderclasses_binding.yaml" },
   { file: CSI_DRIVER_FILE },
   { file: "network-policy/allow-ingress-to-metrics-operand.yaml" },

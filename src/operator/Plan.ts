@@ -216,6 +216,8 @@ const planManaged = (observed: Observed, it: ClusterCSIDriver, fixed: Fixed): Pl
       return []
     }
     const live = liveOf(observed, id)
+    // It may still have rights to Secrets, and it is not known yet who needs them.
+    if (file === Desired.DRIVER_ROLE_FILE && live !== undefined && observed.syncNamespaces === undefined) return []
     if (file !== Desired.CSI_DRIVER_FILE) return applied(file, manifest, Merge.decide(manifest, live), before)
     const required = CSIDriver.render(manifest, settings, live, CSIDriver.rememberedIn(it), sha256)
     return applied(file, required, CSIDriver.decide(required, live), [...before, ...remember.map(({ key }) => key)])

@@ -8,6 +8,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
+import { Lease } from "../../schemas/Coordination.ts"
 import { Event, NodePod, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
@@ -152,6 +153,15 @@ export const clusterCsiDrivers = make({
   kind: "ClusterCSIDriver",
   namespaced: false,
   schema: ClusterCSIDriver
+})
+
+export const leases = make({
+  group: "coordination.k8s.io",
+  version: "v1",
+  plural: "leases",
+  kind: "Lease",
+  namespaced: true,
+  schema: Lease
 })
 
 /** What a list or a watch is about; without a namespace, all of them. */
