@@ -4,6 +4,7 @@
  */
 import type { KubernetesRequest, WatchEvent } from "../../src/ports/KubernetesApi.ts"
 import { apply, type Cause, conflictWords, duplicateIn, nullsIn } from "./ApplyPatch.ts"
+import { discover } from "./KubernetesDiscovery.ts"
 import {
   clean,
   freeze,
@@ -129,6 +130,8 @@ const keyOf = (namespace: string | undefined, name: string) => `${namespace ?? "
 const compare = (one: string, other: string) => (one < other ? -1 : one > other ? 1 : 0)
 
 const noSuchResource = () => new Refused(404, "NotFound", "the server could not find the requested resource")
+/** Of a group that nobody serves: it is not even JSON. */
+const noSuchGroup = () => new Refused(404, "NotFound", "404 page not found")
 const notAllowed = () =>
   new Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 const badRequest = (message: string) => new Refused(400, "BadRequest", message)
@@ -244,6 +247,7 @@ export class KubernetesStore {
   private readonly tables = new Map<ResourceType, Map<string, JsonObject>>()
   private readonly watchers = new Set<Watching>()
   private readonly snapshots = new Map<string, Snapshot>()
+  private readonly unserved = new Set<string>()
   private history: Array<Change> = []
   private revision = FIRST_REVISION
   /** A watch may go on from here, or from later. */
@@ -271,6 +275,7 @@ export class KubernetesStore {
     const namespace = inNamespace ? rest[1] : undefined
     const [plural, name, subresource, ...more] = inNamespace ? rest.slice(2) : rest
     const type = this.types.get(`${apiVersionOf(group, version)}/${plural}`)
+    if (!core && !this.servedTypes.some((known) => known.group === group)) throw noSuchGroup()
     if (type === undefined || more.length > 0 || namespace === "" || name === "") throw noSuchResource()
     // An object of a namespace has no address outside of it.
     if (type.namespaced ? namespace === undefined && name !== undefined : namespace !== undefined)
@@ -279,12 +284,34 @@ export class KubernetesStore {
   }
 
   /**
+   * Answers one request, wherever it leads.
+   *
+   * @shape  (request, world) -> the status and body of a 2xx answer, frozen
+   * @errors Refused
+   */
+  respond(request: KubernetesRequest, world: World): Answer {
+    const document = discover(this.servedTypes, request.path)
+    if (document === undefined) return this.answer(this.route(request.path), request, world)
+    if (request.method !== "GET") throw notAllowed()
+    return { status: 200, body: freeze(document) }
+  }
+
+  /** A group that is not served has no paths: its watches end, and its objects are kept until it is served again. */
+  setServed(group: string, served: boolean): void {
+    if (served) this.unserved.delete(group)
+    else {
+      this.unserved.add(group)
+      this.endWatches("close", ({ type }) => type.group === group)
+    }
+  }
+
+  /**
    * Answers one request.
    *
    * @shape  (route, request, world) -> the status and body of a 2xx answer, frozen
    * @errors Refused
    */
-  answer(route: Route, request: KubernetesRequest, world: World): Answer {
+  private answer(route: Route, request: KubernetesRequest, world: World): Answer {
     const { name, namespace, subresource, type, version } = route
     if (subresource !== undefined && (subresource !== "status" || type.statusApart !== true)) throw noSuchResource()
     const body = this.bodyOf(request)
@@ -372,10 +399,20 @@ export class KubernetesStore {
 
   /** @shape how -> the number of watches that ended */
   dropWatches(how: "close" | "error"): number {
-    const dropped = [...this.watchers]
-    this.watchers.clear()
-    for (const watching of dropped) watching.end(how)
+    return this.endWatches(how, () => true)
+  }
+
+  private endWatches(how: "close" | "error", ends: (route: Route) => boolean): number {
+    const dropped = [...this.watchers].filter(({ route }) => ends(route))
+    for (const watching of dropped) {
+      this.watchers.delete(watching)
+      watching.end(how)
+    }
     return dropped.length
+  }
+
+  private get servedTypes(): ReadonlyArray<ResourceType> {
+    return [...this.tables.keys()].filter(({ group }) => !this.unserved.has(group))
   }
 
   get watches(): ReadonlyArray<Route> {
@@ -590,13 +627,14 @@ export class KubernetesStore {
       throw new Refused(500, "InternalError", "resourceVersion should not be set on objects to be created")
     }
     const name = textAt(metadata, "name") || this.generateName(route, textAt(metadata, "generateName") ?? "", world)
-    const made = withMetadata(object, {
+    const named = withMetadata(object, {
       ...without(metadata, "deletionTimestamp", "deletionGracePeriodSeconds"),
       name,
       uid: uidOf(world),
       creationTimestamp: world.timestamp,
       ...(type.counted === true ? { generation: 1 } : {})
     })
+    const made = type.settle?.(named, undefined) ?? named
     this.check(type, made, undefined)
     if (this.table(type).has(keyOf(namespace, name))) {
       throw new Refused(409, "AlreadyExists", `${nameIn(type, name)} already exists`)
@@ -611,7 +649,10 @@ export class KubernetesStore {
           world.timestamp
         )
       )
-    return this.store(type, withMetadata(made, { ...metadataOf(made), managedFields: entries }), undefined)
+    const owned = withMetadata(made, { ...metadataOf(made), managedFields: entries })
+    // Nobody owns what nobody wrote.
+    const { blankStatus } = type
+    return this.store(type, blankStatus === undefined ? owned : { ...owned, status: blankStatus }, undefined)
   }
 
   private generateName({ namespace, type }: Route, prefix: string, world: World): string {
@@ -734,16 +775,17 @@ export class KubernetesStore {
     if (isOther) {
       throw invalid(type, name, [`metadata.uid: Invalid value: ${JSON.stringify(uid)}: field is immutable`])
     }
-    const withStatus = (object: JsonObject, { status }: JsonObject): JsonObject => ({
-      ...without(object, "status"),
-      ...(status === undefined || isEqual(status, {}) ? {} : { status })
-    })
-    const content: JsonObject =
+    const withStatus = (object: JsonObject, from: JsonObject): JsonObject => {
+      const status = { ...type.blankStatus, ...objectAt(from, "status") }
+      return { ...without(object, "status"), ...(isEqual(status, {}) ? {} : { status }) }
+    }
+    const sentContent: JsonObject =
       type.statusApart !== true
         ? incoming
         : subresource === "status"
           ? withStatus(withoutOwners(previous), incoming)
           : withStatus(incoming, previous)
+    const content = type.settle?.(sentContent, previous) ?? sentContent
     const serverOwned = Object.fromEntries(
       ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
         .filter((key) => before[key] !== undefined)
@@ -759,7 +801,8 @@ export class KubernetesStore {
     this.check(type, next, previous)
     const isNewSpec = !isEqual(without(next, "metadata", "status"), without(previous, "metadata", "status"))
     const generation = Number(before["generation"] ?? 0) + 1
-    const counted = type.counted === true && isNewSpec ? withMetadata(next, { ...metadataOf(next), generation }) : next
+    const counted =
+      type.counted !== undefined && isNewSpec ? withMetadata(next, { ...metadataOf(next), generation }) : next
     // The last finalizer was all that kept it.
     if (isLeaving(counted) && !isHeld(counted)) return this.erase(type, counted)
     return this.store(type, counted, previous)
@@ -814,7 +857,10 @@ export class KubernetesStore {
       return undefined
     }
     if (isLeaving(object)) return object
-    const metadata = { ...metadataOf(object), deletionTimestamp: world.timestamp, deletionGracePeriodSeconds: 0 }
+    const before = metadataOf(object)
+    // A change of the spec, to whoever counts them.
+    const counted = typeof before["generation"] === "number" ? { generation: before["generation"] + 1 } : {}
+    const metadata = { ...before, ...counted, deletionTimestamp: world.timestamp, deletionGracePeriodSeconds: 0 }
     return this.store(type, withMetadata(object, metadata), object)
   }
 

@@ -10,7 +10,7 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
   /** HTTP status; 0 when no answer came. */
   status: Schema.Int,
   /** The API server's reason ("NotFound", "AlreadyExists", "Conflict", "Forbidden", "Expired", ...), or one of ours
-   * when no answer came: "Network", "Timeout", "Idle", "Closed", "Invalid". */
+   * when no answer came: "Network", "Timeout", "Idle", "Closed", "Invalid", "NotLeader". */
   reason: Schema.String,
   /** The API server's own words. */
   detail: Schema.String,
@@ -27,6 +27,7 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
   }
 
   get remedy() {
+    if (this.isNotLeader) return "nothing is to be done: whoever holds the lease now writes it"
     if (this.status === 403) return "grant the driver's ServiceAccount the verb named in the message"
     if (this.status === 0) return "check that the API server is reachable from this node"
     return "see the API server's message"
@@ -49,8 +50,14 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
     return this.status === 410 || this.reason === "Expired" || this.reason === "Gone"
   }
 
+  /** Was not sent: another process may be at it by now. */
+  get isNotLeader() {
+    return this.status === 0 && this.reason === "NotLeader"
+  }
+
   /** Trying again may help. */
   get isTransient() {
+    if (this.isNotLeader) return false
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500
   }
 }

@@ -7,6 +7,8 @@
  * broken object does not take the others away.
  */
 import { Effect, Result, Schema } from "effect"
+import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
+import { Lease } from "../../schemas/Coordination.ts"
 import { Event, NodePod, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
@@ -142,6 +144,24 @@ export const cachedPodStatuses = make({
   kind: "SecretProviderClassPodStatus",
   namespaced: true,
   schema: CachedPodStatus
+})
+
+export const clusterCsiDrivers = make({
+  group: "operator.openshift.io",
+  version: "v1",
+  plural: "clustercsidrivers",
+  kind: "ClusterCSIDriver",
+  namespaced: false,
+  schema: ClusterCSIDriver
+})
+
+export const leases = make({
+  group: "coordination.k8s.io",
+  version: "v1",
+  plural: "leases",
+  kind: "Lease",
+  namespaced: true,
+  schema: Lease
 })
 
 /** What a list or a watch is about; without a namespace, all of them. */

@@ -1,10 +1,10 @@
 /**
- * Every retry of the driver, by name: one place, one policy.
+ * Every retry of the driver and the operator, by name: one place, one policy.
  *
  * A schedule says when to try again and when to give up; whether an error is worth it is said where it is used. Jitter
  * is 20 % to either side of the delay.
  */
-import { Duration, Effect, Schedule } from "effect"
+import { Duration, Effect, Random, Schedule } from "effect"
 
 const atMost = (longest: Duration.Input) => {
   const limit = Duration.fromInputUnsafe(longest)
@@ -61,6 +61,38 @@ export const tlsProfileRead = Schedule.spaced("2 seconds")
  */
 export const apiGroupCheck = Schedule.spaced("1 minute")
 
+/**
+ * Looks at the Lease of another. Candidates that began together do not come together for ever. Never gives up.
+ *
+ * @shape  (retryMillis) -> schedule
+ * @units  from 1 to 2.2 times retryMillis
+ * @source client-go, tools/leaderelection, JitterFactor; reference/operator.md 1.6
+ */
+export const leaseAcquisition = (retryMillis: number) =>
+  Schedule.spaced(retryMillis).pipe(
+    Schedule.modifyDelay(({ duration }) =>
+      Effect.map(Random.next, (chance) => Duration.times(duration, 1 + LEASE_JITTER_FACTOR * chance))
+    )
+  )
+
+const LEASE_JITTER_FACTOR = 1.2
+
+/**
+ * Renewals of our own Lease, whether or not the last one succeeded: the end of the term ends them. It counts no time
+ * of its own, which would be that of the wall clock.
+ *
+ * @shape (retryMillis) -> schedule
+ * @units retryMillis after each one
+ */
+export const leaseRenewal = (retryMillis: number) => Schedule.spaced(retryMillis)
+
+/**
+ * A Lease that could not be released.
+ *
+ * @units three tries in total; 500 ms, doubled each time
+ */
+export const leaseRelease = Schedule.exponential("500 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 2 }))
+
 /** Waits that grow with the number of failures, for whoever counts them himself. */
 export interface Backoff {
   readonly firstMillis: number
@@ -78,3 +110,11 @@ export interface Backoff {
  * @units 500 ms, doubled each time up to 5 min
  */
 export const reconcileBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 300_000, jitterShare: 0.2 }
+
+/**
+ * A reconcile of the operator that failed: an administrator who puts something right sees the effect within a minute.
+ *
+ * @units  500 ms, doubled each time up to one minute
+ * @source reference/operator.md 3.0
+ */
+export const operatorBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 60_000, jitterShare: 0.2 }

@@ -95,6 +95,9 @@ const reconcileSeconds = Metric.histogram("secrets_store_reconcile_duration_seco
 const reconcileQueueLength = Metric.gauge("secrets_store_reconcile_queue_length", {
   description: "Objects that are to be reconciled and wait for a worker"
 })
+const leading = Metric.gauge("leader_election_master_status", {
+  description: "Whether this process holds the lease (1) or waits for it (0)"
+})
 const buildInfo = Metric.gauge("secrets_store_build_info", { description: "The version that is running, as a label" })
 
 /** Error types of the driver itself; they are never counted against the bound of foreign ones. */
@@ -335,6 +338,10 @@ export const setReconcileQueueLength = (controller: Controller, length: number):
 /** A loop that has ended: its gauge goes, its counters stay. */
 export const reconcileLoopEnded = (controller: Controller): Effect.Effect<void> =>
   Effect.asVoid(Metric.remove(Metric.withAttributes(reconcileQueueLength, { controller })))
+
+/** `name` is that of the Lease. */
+export const setLeading = (name: string, isLeading: boolean): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(leading, { name }), isLeading ? 1 : 0)
 
 export const setBuildInfo = (version: string): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(buildInfo, { version }), 1)
