@@ -20,7 +20,6 @@ import { idOf, keyOf, type OperandId, resourceOf } from "./Kinds.ts"
 import { managementOf } from "./Management.ts"
 import { Annotation, DAEMON_SET, DRIVER_NAME, SYNC_LABEL } from "./Names.ts"
 import type { Fixed, Observed } from "./Observed.ts"
-import { isSyncBinding } from "./Plan.ts"
 import { advance, type Progress } from "./Progress.ts"
 import { type ObservedServingInfo, observeServingInfo, resolveTlsProfile } from "./TlsProfile.ts"
 
@@ -122,7 +121,7 @@ const readOperand = (id: OperandId) => {
   return resource === undefined ? Effect.undefined : orAbsent(Resource.get(resource, id.namespace, id.name))
 }
 
-/** In a list the API server leaves out what all its items are. */
+/** In a list, the API server leaves out of every item what all of them are. */
 const listedBindings = Resource.make({
   group: "rbac.authorization.k8s.io",
   version: "v1",
@@ -135,9 +134,7 @@ const listedBindings = Resource.make({
 const syncBindings = Effect.map(
   Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` }),
   ({ objects }): ReadonlyArray<Manifest> =>
-    objects
-      .map((object): Manifest => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
-      .filter(isSyncBinding)
+    objects.map((object) => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
 )
 
 interface Operands {
