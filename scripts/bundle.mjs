@@ -13,7 +13,7 @@ const define = {
   __BUILD_TIME__: JSON.stringify(env["BUILD_TIME"] ?? "")
 }
 const bundle = await rolldown({
-  input: { driver: "src/main/driver.ts" },
+  input: { driver: "src/main/driver.ts", operator: "src/main/operator.ts" },
   platform: "node",
   external: ["koffi", "@kubernetes/client-node"],
   transform: { define },

@@ -9,9 +9,8 @@
 import { Result } from "effect"
 import { formatGoDuration, parseGoDuration } from "../../schemas/GoDuration.ts"
 import { goQuote } from "../../schemas/GoQuote.ts"
+import { OPERATOR_NAME } from "../operator/Names.ts"
 import * as Go from "./GoFlags.ts"
-
-export const OPERATOR = "secrets-store-csi-driver-operator"
 
 interface OperatorFlag<A> extends Go.Flag<A> {
   readonly shorthand: string
@@ -89,14 +88,14 @@ const flagLines = (flags: ReadonlyArray<OperatorFlag<unknown>>): string => {
 const usageOf = (isStart: boolean): string =>
   isStart
     ? `Usage:
-  ${OPERATOR} start [flags]
+  ${OPERATOR_NAME} start [flags]
 
 Flags:
 ${flagLines(START_FLAGS)}
   -h, --help   this text
 `
     : `Usage:
-  ${OPERATOR} [command]
+  ${OPERATOR_NAME} [command]
 
 Available Commands:
   start   run the operator
@@ -216,7 +215,7 @@ export const parseOperator = (words: ReadonlyArray<string>): OperatorCommand => 
   if (command !== undefined && command !== "start") {
     return {
       _tag: "Refused",
-      message: `Error: unknown command ${goQuote(command)} for ${goQuote(OPERATOR)}\nremedy: the only command is start; ${OPERATOR} --help lists the flags`
+      message: `Error: unknown command ${goQuote(command)} for ${goQuote(OPERATOR_NAME)}\nremedy: the only command is start; ${OPERATOR_NAME} --help lists the flags`
     }
   }
   const isStart = command === "start"
