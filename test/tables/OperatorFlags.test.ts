@@ -97,7 +97,7 @@ describe("help and version", () => {
     const help = parseOperator(["start", "--help"])
     assert(help._tag === "Help")
     assert.match(help.text, /^ {6}--terminate-on-files stringArray +a file/mu)
-    assert.match(help.text, /^ {2}-v, --v int +verbosity/mu)
+    assert.match(help.text, /^ {2}-v, --v Level +verbosity/mu)
     assert.match(help.text, /--log-flush-frequency duration .*\(default 5s\)$/mu)
   })
 
