@@ -3,9 +3,9 @@
  * Secrets and Events have of their own. A kind is added by a row.
  */
 import {
+  DAEMON_SET_SPEC,
   DAEMON_SET_STATUS,
   prepareBinding,
-  prepareClusterCsiDriver,
   prepareCsiDriver,
   prepareDaemonSet,
   prepareEndpointSlice,
@@ -15,6 +15,7 @@ import {
   validateCsiDriver,
   validateDaemonSet
 } from "./KubernetesDefaults.ts"
+import { clusterCsiDriverDefinition, type Definition } from "./KubernetesDefinitions.ts"
 import { isEqual, isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 
 /** One sentence of an Invalid (422): "metadata.name: Invalid value: ...". */
@@ -31,6 +32,8 @@ export interface ResourceType {
   /** Field selectors besides metadata.name and metadata.namespace. */
   readonly fields?: ReadonlyArray<string>
   readonly custom?: true
+  /** Of a custom resource whose objects are looked at. */
+  readonly definition?: Definition
   /** A PUT without resourceVersion is refused. */
   readonly requiresVersion?: true
   /**
@@ -40,6 +43,8 @@ export interface ResourceType {
   readonly counted?: true | "changes"
   /** The status is written at an address of its own, and only there. */
   readonly statusApart?: true
+  /** What a spec shows that nobody has written. */
+  readonly blankSpec?: JsonObject
   /** What a status shows that nobody has written yet. */
   readonly blankStatus?: JsonObject
   /** What the API server fills in or takes out. */
@@ -331,10 +336,18 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "CSIDriver",
     namespaced: false,
     counted: "changes",
+    requiresVersion: true,
     prepare: prepareCsiDriver,
     validate: validateCsiDriver
   },
-  { group: "storage.k8s.io", versions: ["v1"], plural: "csinodes", kind: "CSINode", namespaced: false },
+  {
+    group: "storage.k8s.io",
+    versions: ["v1"],
+    plural: "csinodes",
+    kind: "CSINode",
+    namespaced: false,
+    requiresVersion: true
+  },
   {
     group: "apps",
     versions: ["v1"],
@@ -343,6 +356,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     namespaced: true,
     counted: true,
     statusApart: true,
+    blankSpec: DAEMON_SET_SPEC,
     blankStatus: DAEMON_SET_STATUS,
     prepare: prepareDaemonSet,
     settle: settleDaemonSet,
@@ -365,7 +379,14 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
       statusApart: true
     })
   ),
-  { group: "coordination.k8s.io", versions: ["v1"], plural: "leases", kind: "Lease", namespaced: true },
+  {
+    group: "coordination.k8s.io",
+    versions: ["v1"],
+    plural: "leases",
+    kind: "Lease",
+    namespaced: true,
+    requiresVersion: true
+  },
   { group: "rbac.authorization.k8s.io", versions: ["v1"], plural: "roles", kind: "Role", namespaced: true },
   {
     group: "rbac.authorization.k8s.io",
@@ -399,6 +420,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "NetworkPolicy",
     namespaced: true,
     counted: true,
+    blankSpec: { podSelector: {} },
     prepare: prepareNetworkPolicy
   },
   {
@@ -417,10 +439,10 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "ClusterCSIDriver",
     namespaced: false,
     custom: true,
+    definition: clusterCsiDriverDefinition,
     counted: true,
     requiresVersion: true,
-    statusApart: true,
-    prepare: prepareClusterCsiDriver
+    statusApart: true
   },
   // What the operator reads on OpenShift and never writes: whoever plays OpenShift writes all of it at once.
   ...(
