@@ -136,26 +136,37 @@ const updateStrategy: Change = (spec) => {
   return { ...spec, updateStrategy: strategy["type"] === "RollingUpdate" ? { ...strategy, ...rolling } : strategy }
 }
 
-export const prepareDaemonSet: Change = inPart(
-  "spec",
-  withDefaults({ revisionHistoryLimit: 10 }),
-  updateStrategy,
-  inPart("template", inPart("spec", POD_SPEC))
-)
-
 const TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+const withAnnotation = (object: JsonObject, annotations: (before: JsonObject) => JsonObject): JsonObject => ({
+  ...object,
+  metadata: { ...metadataOf(object), annotations: annotations(objectAt(metadataOf(object), "annotations")) }
+})
+
+export const prepareDaemonSet: Change = chained(
+  inPart(
+    "spec",
+    withDefaults({ revisionHistoryLimit: 10 }),
+    updateStrategy,
+    inPart("template", inPart("spec", POD_SPEC))
+  ),
+  // The annotation is a field to the server, and a number that is not there is zero.
+  (daemonSet) => withAnnotation(daemonSet, (before) => filled(before, { [TEMPLATE_GENERATION]: "0" }))
+)
 
 /** How often the template changed is counted in an annotation, which nobody else can set. */
 export const settleDaemonSet = (daemonSet: JsonObject, previous: JsonObject | undefined): JsonObject => {
-  if (!isObject(daemonSet["spec"])) return daemonSet
   const templateOf = (object: JsonObject) => objectAt(objectAt(object, "spec"), "template")
   const before = Number(textAt(objectAt(metadataOf(previous ?? {}), "annotations"), TEMPLATE_GENERATION) ?? 0)
   const isSame = previous !== undefined && isEqual(templateOf(daemonSet), templateOf(previous))
-  const annotations = {
-    ...objectAt(metadataOf(daemonSet), "annotations"),
-    [TEMPLATE_GENERATION]: String(isSame ? before : before + 1)
-  }
-  return { ...daemonSet, metadata: { ...metadataOf(daemonSet), annotations } }
+  const count = String(isSame ? before : before + 1)
+  return withAnnotation(daemonSet, (annotations) => ({ ...annotations, [TEMPLATE_GENERATION]: count }))
+}
+
+/** The parts that every DaemonSet has. */
+export const DAEMON_SET_SPEC: JsonObject = {
+  template: { metadata: {}, spec: { containers: [] } },
+  updateStrategy: {}
 }
 
 /** Counts are shown, also those that nobody wrote. */

@@ -33,9 +33,9 @@ export const discover = (types: ReadonlyArray<ResourceType>, path: string): Json
   const [empty, root, ...rest] = path.split("/")
   if (empty !== "" || (root !== "api" && root !== "apis")) return undefined
   const isCore = root === "api"
-  const known = types.filter(({ group }) => (group === "") === isCore)
   const [group, version, ...more] = isCore ? ["", ...rest] : rest
   if (more.length > 0) return undefined
+  const known = types.filter((type) => (type.group === "") === isCore)
   if (version === undefined && isCore) {
     return { kind: "APIVersions", versions: [...new Set(known.flatMap(({ versions }) => versions))] }
   }

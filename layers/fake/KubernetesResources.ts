@@ -3,6 +3,7 @@
  * Secrets and Events have of their own. A kind is added by a row.
  */
 import {
+  DAEMON_SET_SPEC,
   DAEMON_SET_STATUS,
   prepareBinding,
   prepareClusterCsiDriver,
@@ -31,6 +32,8 @@ export interface ResourceType {
   /** Field selectors besides metadata.name and metadata.namespace. */
   readonly fields?: ReadonlyArray<string>
   readonly custom?: true
+  /** Its definition has rules besides shapes. */
+  readonly ruled?: true
   /** A PUT without resourceVersion is refused. */
   readonly requiresVersion?: true
   /**
@@ -40,6 +43,8 @@ export interface ResourceType {
   readonly counted?: true | "changes"
   /** The status is written at an address of its own, and only there. */
   readonly statusApart?: true
+  /** What a spec shows that nobody has written. */
+  readonly blankSpec?: JsonObject
   /** What a status shows that nobody has written yet. */
   readonly blankStatus?: JsonObject
   /** What the API server fills in or takes out. */
@@ -331,10 +336,18 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "CSIDriver",
     namespaced: false,
     counted: "changes",
+    requiresVersion: true,
     prepare: prepareCsiDriver,
     validate: validateCsiDriver
   },
-  { group: "storage.k8s.io", versions: ["v1"], plural: "csinodes", kind: "CSINode", namespaced: false },
+  {
+    group: "storage.k8s.io",
+    versions: ["v1"],
+    plural: "csinodes",
+    kind: "CSINode",
+    namespaced: false,
+    requiresVersion: true
+  },
   {
     group: "apps",
     versions: ["v1"],
@@ -343,6 +356,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     namespaced: true,
     counted: true,
     statusApart: true,
+    blankSpec: DAEMON_SET_SPEC,
     blankStatus: DAEMON_SET_STATUS,
     prepare: prepareDaemonSet,
     settle: settleDaemonSet,
@@ -365,7 +379,14 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
       statusApart: true
     })
   ),
-  { group: "coordination.k8s.io", versions: ["v1"], plural: "leases", kind: "Lease", namespaced: true },
+  {
+    group: "coordination.k8s.io",
+    versions: ["v1"],
+    plural: "leases",
+    kind: "Lease",
+    namespaced: true,
+    requiresVersion: true
+  },
   { group: "rbac.authorization.k8s.io", versions: ["v1"], plural: "roles", kind: "Role", namespaced: true },
   {
     group: "rbac.authorization.k8s.io",
@@ -399,6 +420,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "NetworkPolicy",
     namespaced: true,
     counted: true,
+    blankSpec: { podSelector: {} },
     prepare: prepareNetworkPolicy
   },
   {
@@ -417,6 +439,7 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "ClusterCSIDriver",
     namespaced: false,
     custom: true,
+    ruled: true,
     counted: true,
     requiresVersion: true,
     statusApart: true,

@@ -157,6 +157,9 @@ const invalid = (type: Pick<ResourceType, "group" | "kind">, name: string, compl
   return new Refused(422, "Invalid", `${qualifiedKind(type)} ${JSON.stringify(name)} is invalid: ${list}`)
 }
 
+const RULES_NOT_CHECKED =
+  "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
+
 /** What is wrong with how a write is asked for, which has a kind of its own: "PatchOptions". */
 const checkOptions = ({ contentType, method, query = {} }: KubernetesRequest): void => {
   const isApply = isApplyPatch(contentType)
@@ -229,8 +232,8 @@ const withoutOwners = (object: JsonObject): JsonObject =>
   withMetadata(object, without(metadataOf(object), "managedFields"))
 
 /** What every object of a kind has from the beginning. Of a custom resource, all is somebody's. */
-const blankOf = ({ custom }: ResourceType): JsonObject =>
-  custom === true ? {} : { metadata: {}, spec: {}, status: {} }
+const blankOf = ({ blankSpec = {}, custom }: ResourceType): JsonObject =>
+  custom === true ? {} : { metadata: {}, spec: blankSpec, status: {} }
 
 /** A write, and who makes it. */
 interface Write {
@@ -247,7 +250,8 @@ export class KubernetesStore {
   private readonly tables = new Map<ResourceType, Map<string, JsonObject>>()
   private readonly watchers = new Set<Watching>()
   private readonly snapshots = new Map<string, Snapshot>()
-  private readonly unserved = new Set<string>()
+  /** Those that are served. */
+  private readonly groups: Set<string>
   private history: Array<Change> = []
   private revision = FIRST_REVISION
   /** A watch may go on from here, or from later. */
@@ -261,6 +265,7 @@ export class KubernetesStore {
       )
     )
     for (const type of resources) this.tables.set(type, new Map())
+    this.groups = new Set(resources.map(({ group }) => group))
   }
 
   /** @errors Refused for a path that leads nowhere */
@@ -268,14 +273,13 @@ export class KubernetesStore {
     const [empty, root, ...parts] = path.split("/").map(decodePart)
     const core = root === "api"
     const [group, version, ...rest] = core ? ["", ...parts] : parts
-    if (empty !== "" || (!core && root !== "apis") || group === undefined || version === undefined) {
-      throw noSuchResource()
-    }
+    if (empty !== "" || (!core && root !== "apis") || group === undefined) throw noSuchResource()
+    if (!core && !this.groups.has(group)) throw noSuchGroup()
+    if (version === undefined) throw noSuchResource()
     const inNamespace = rest[0] === "namespaces" && rest.length >= 3 && rest[2] !== "status" && rest[2] !== "finalize"
     const namespace = inNamespace ? rest[1] : undefined
     const [plural, name, subresource, ...more] = inNamespace ? rest.slice(2) : rest
     const type = this.types.get(`${apiVersionOf(group, version)}/${plural}`)
-    if (!core && !this.servedTypes.some((known) => known.group === group)) throw noSuchGroup()
     if (type === undefined || more.length > 0 || namespace === "" || name === "") throw noSuchResource()
     // An object of a namespace has no address outside of it.
     if (type.namespaced ? namespace === undefined && name !== undefined : namespace !== undefined)
@@ -298,9 +302,9 @@ export class KubernetesStore {
 
   /** A group that is not served has no paths: its watches end, and its objects are kept until it is served again. */
   setServed(group: string, served: boolean): void {
-    if (served) this.unserved.delete(group)
+    if (served) this.groups.add(group)
     else {
-      this.unserved.add(group)
+      this.groups.delete(group)
       this.endWatches("close", ({ type }) => type.group === group)
     }
   }
@@ -412,7 +416,7 @@ export class KubernetesStore {
   }
 
   private get servedTypes(): ReadonlyArray<ResourceType> {
-    return [...this.tables.keys()].filter(({ group }) => !this.unserved.has(group))
+    return [...this.tables.keys()].filter(({ group }) => this.groups.has(group))
   }
 
   get watches(): ReadonlyArray<Route> {
@@ -679,7 +683,9 @@ export class KubernetesStore {
       throw badRequest("the name of the object must be specified")
     }
     if (route.type.requiresVersion === true && versionOf(incoming) === undefined) {
-      throw invalid(route.type, name, ["metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"])
+      // Before the object is looked at, and so named as in its path.
+      const complaint = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+      throw new Refused(422, "Invalid", `${nameIn(route.type, name)} is invalid: ${complaint}`)
     }
     return this.update(write, previous, incoming, input)
   }
@@ -733,13 +739,16 @@ export class KubernetesStore {
     // What is left empty is null, and only Kubernetes' own kinds take that for nothing.
     const nulls = type.custom === true ? nullsIn(without(object, "metadata"), schema) : []
     if (nulls.length > 0) {
-      const fault = (field: string, is: string) =>
-        `${field}: Invalid value: "null": ${field} in body must be of type ${is}: "null"`
-      throw invalid(
-        type,
-        name,
-        nulls.map(([field, is]) => fault(field, is))
-      )
+      // What is told is where in the part that was looked at.
+      const within = subresource === undefined ? "" : subresource
+      const fault = (field: string, is: string) => {
+        const inner = field === within ? "" : within === "" ? field : field.replace(`${within}.`, "")
+        return `${field}: Invalid value: "null": ${inner} in body must be of type ${is}: "null"`
+      }
+      throw invalid(type, name, [
+        ...nulls.map(([field, is]) => fault(field, is)),
+        ...(type.ruled === true ? [RULES_NOT_CHECKED] : [])
+      ])
     }
     const entries = entriesOf(outcome.owners)
     if (previous !== undefined) return this.update(write, previous, this.admitted(route, object), object, entries)
@@ -777,15 +786,16 @@ export class KubernetesStore {
     }
     const withStatus = (object: JsonObject, from: JsonObject): JsonObject => {
       const status = { ...type.blankStatus, ...objectAt(from, "status") }
-      return { ...without(object, "status"), ...(isEqual(status, {}) ? {} : { status }) }
+      // Of a custom resource, an empty one is somebody's as well.
+      const isNothing = isEqual(status, {}) && (type.custom !== true || from["status"] === undefined)
+      return { ...without(object, "status"), ...(isNothing ? {} : { status }) }
     }
-    const sentContent: JsonObject =
+    const content: JsonObject =
       type.statusApart !== true
         ? incoming
         : subresource === "status"
           ? withStatus(withoutOwners(previous), incoming)
           : withStatus(incoming, previous)
-    const content = type.settle?.(sentContent, previous) ?? sentContent
     const serverOwned = Object.fromEntries(
       ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
         .filter((key) => before[key] !== undefined)
@@ -793,12 +803,23 @@ export class KubernetesStore {
     )
     const kept = without(metadataOf(content), "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
     const written = withMetadata(content, { ...kept, ...serverOwned })
-    const next = withMetadata(written, {
-      ...metadataOf(written),
+    // Whoever writes owns what was sent, before the server has its say.
+    const settled = type.settle?.(written, previous) ?? written
+    const next = withMetadata(settled, {
+      ...metadataOf(settled),
       managedFields: managedFields ?? this.owned(type, previous, written, sent, author, world)
     })
     if (isEqual(next, previous)) return previous
     this.check(type, next, previous)
+    const added = isLeaving(previous)
+      ? listAt(metadataOf(next), "finalizers").filter((it) => !listAt(before, "finalizers").includes(it))
+      : []
+    if (added.length > 0) {
+      const named = `[]string{${added.map((it) => JSON.stringify(it)).join(", ")}}`
+      throw invalid(type, name, [
+        `metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ${named}`
+      ])
+    }
     const isNewSpec = !isEqual(without(next, "metadata", "status"), without(previous, "metadata", "status"))
     const generation = Number(before["generation"] ?? 0) + 1
     const counted =

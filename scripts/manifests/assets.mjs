@@ -1,5 +1,5 @@
 // The operand's manifests and the CustomResourceDefinitions, as they are checked in, with their placeholders filled in.
-import { existsSync, readFileSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { parse } from "yaml"
 import { root } from "./place.mjs"
@@ -18,11 +18,7 @@ export const DRIVER_CRDS = [
   "secrets-store.csi.x-k8s.io_secretproviderclasses.yaml",
   "secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml"
 ]
-/** OpenShift has it already. */
-const CLUSTER_CSI_DRIVER_CRD = "operator.openshift.io_clustercsidrivers.yaml"
-export const KUBERNETES_CRDS = [
-  ...DRIVER_CRDS,
-  ...(existsSync(join(CRDS, CLUSTER_CSI_DRIVER_CRD)) ? [CLUSTER_CSI_DRIVER_CRD] : [])
-]
+/** OpenShift has the first already. */
+export const KUBERNETES_CRDS = ["operator.openshift.io_clustercsidrivers.yaml", ...DRIVER_CRDS]
 
 export const crd = (name) => parse(readFileSync(join(CRDS, name), "utf8"))

@@ -66,7 +66,8 @@ Remove the pods that mount secrets, delete the ClusterCSIDriver, wait until it i
 ## What it does not claim
 
 - FIPS: the programs run on Node.js with the OpenSSL it brings along, which is not a validated module.
-- Proxies: the operator talks with the API server only, and hands no proxy on to the driver, which calls no store itself.
+- Proxies: the operator talks with the API server only, and hands the cluster's proxy on only when it is told to, since
+  the driver calls no store itself.
 - Short-lived credentials of a cloud: the operator needs none. Tokens for providers are \`tokenRequests\` of the
   ClusterCSIDriver.
 `.trimStart()

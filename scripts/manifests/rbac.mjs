@@ -55,18 +55,15 @@ export const CLUSTER_RULES = [
 
 /** In the operator's own namespace. OLM widens these to all namespaces, so names matter here as well. */
 export const NAMESPACE_RULES = [
-  rule("", ["serviceaccounts"], ["get", ...CHANGE], [NODE_ACCOUNT]),
-  rule("", ["serviceaccounts"], ["create", "list", "watch"]),
+  ...kept("", "serviceaccounts", NODE_ACCOUNT),
   ...kept("", "configmaps", "secrets-store-csi-driver-trusted-ca-bundle"),
-  rule("apps", ["daemonsets"], ["get", ...CHANGE], [NODE_APP]),
-  rule("apps", ["daemonsets"], ["create", "list", "watch"]),
-  rule(
+  ...kept("apps", "daemonsets", NODE_APP),
+  ...kept(
     "networking.k8s.io",
-    ["networkpolicies"],
-    ["get", ...CHANGE],
-    ["sscsi-allow-egress-to-api-server-operand", "sscsi-allow-ingress-to-metrics-operand", "sscsi-default-deny-operand"]
+    "networkpolicies",
+    ...["sscsi-default-deny-operand", "sscsi-allow-ingress-to-metrics-operand"],
+    "sscsi-allow-egress-to-api-server-operand"
   ),
-  rule("networking.k8s.io", ["networkpolicies"], ["create", "list", "watch"]),
   // Whose Events these are: Pod, ReplicaSet, Deployment.
   rule("apps", ["replicasets", "deployments"], ["get"]),
   rule("coordination.k8s.io", ["leases"], ["get", "update"], [`${OPERATOR}-lock`]),

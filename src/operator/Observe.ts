@@ -11,7 +11,7 @@ import { Proxy } from "../../schemas/ApiServerConfig.ts"
 import type { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { Manifest } from "../../schemas/Manifest.ts"
-import { CachedMeta, type StringMap } from "../../schemas/Meta.ts"
+import { CachedMeta, ObjectMeta, open, type StringMap } from "../../schemas/Meta.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import * as Resource from "../reconciler/Resource.ts"
 import { apiServers } from "./ClusterTls.ts"
@@ -20,7 +20,6 @@ import { idOf, keyOf, type OperandId, resourceOf } from "./Kinds.ts"
 import { managementOf } from "./Management.ts"
 import { Annotation, DAEMON_SET, DRIVER_NAME, SYNC_LABEL } from "./Names.ts"
 import type { Fixed, Observed } from "./Observed.ts"
-import { isSyncBinding } from "./Plan.ts"
 import { advance, type Progress } from "./Progress.ts"
 import { type ObservedServingInfo, observeServingInfo, resolveTlsProfile } from "./TlsProfile.ts"
 
@@ -122,17 +121,21 @@ const readOperand = (id: OperandId) => {
   return resource === undefined ? Effect.undefined : orAbsent(Resource.get(resource, id.namespace, id.name))
 }
 
-const syncBindings = Effect.suspend(() => {
-  const resource = resourceOf("RoleBinding")
-  return resource === undefined
-    ? Effect.succeed<ReadonlyArray<Manifest>>([])
-    : Effect.map(Resource.list(resource, { labelSelector: `${SYNC_LABEL}=true` }), ({ objects }) =>
-        objects
-          // The API server leaves out in a list what all its items are.
-          .map((object): Manifest => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
-          .filter(isSyncBinding)
-      )
+/** In a list, the API server leaves out of every item what all of them are. */
+const listedBindings = Resource.make({
+  group: "rbac.authorization.k8s.io",
+  version: "v1",
+  plural: "rolebindings",
+  kind: "RoleBinding",
+  namespaced: true,
+  schema: open({ metadata: ObjectMeta })
 })
+
+const syncBindings = Effect.map(
+  Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` }),
+  ({ objects }): ReadonlyArray<Manifest> =>
+    objects.map((object) => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
+)
 
 interface Operands {
   readonly live: ReadonlyMap<string, Manifest>

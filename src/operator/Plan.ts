@@ -126,7 +126,7 @@ const foreignAmong = (observed: Observed, namespace: string): ReadonlyMap<string
   )
 
 /** A RoleBinding that gives the driver Secrets, made by an operator. */
-export const isSyncBinding = ({ kind, metadata }: Manifest): boolean =>
+const isSyncBinding = ({ kind, metadata }: Manifest): boolean =>
   kind === "RoleBinding" && metadata.labels?.[SYNC_LABEL] === "true"
 
 const deletion = (object: Manifest): ReadonlyArray<Action> =>

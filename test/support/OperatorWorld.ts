@@ -206,6 +206,13 @@ const OPERAND_KINDS = [
   "daemonsets.apps"
 ]
 
+/** The one uid that an annotation holds is as good as "the CSIDriver that is there". */
+const withoutUid = (it: JsonObject, uid: unknown): JsonObject => {
+  const { metadata } = it
+  const text = JSON.stringify(metadata)
+  return typeof uid === "string" ? { ...it, metadata: JSON.parse(text.replaceAll(uid, "<of the CSIDriver>")) } : it
+}
+
 const SERVER_METADATA = ["uid", "resourceVersion", "creationTimestamp", "managedFields"]
 
 /** Without what differs from run to run. */
@@ -233,7 +240,8 @@ export const picture = Effect.gen(function* () {
         }
   return {
     operands: operands.flat().map(plain),
-    clusterCsiDriver: it === undefined ? undefined : { ...plain(it), status }
+    clusterCsiDriver:
+      it === undefined ? undefined : { ...withoutUid(plain(it), metadataOf((yield* csiDriver) ?? {})["uid"]), status }
   }
 })
 
@@ -330,15 +338,17 @@ export const controlPlane = Effect.fnUntraced(function* ({
   return yield* Effect.forever(Effect.andThen(tick, Effect.sleep(TICK_MILLIS)))
 })
 
-/** Looks every 100 ms; dies when it does not come true in time. */
+const LOOK_MILLIS = 250
+
+/** Looks four times a second; dies when it does not come true in time. */
 export const until = Effect.fnUntraced(function* <R>(
   what: string,
   predicate: Effect.Effect<boolean, never, R>,
   withinMillis = 120_000
 ): Effect.fn.Return<void, never, R> {
-  for (let waited = 0; waited <= withinMillis; waited += 100) {
+  for (let waited = 0; waited <= withinMillis; waited += LOOK_MILLIS) {
     if (yield* predicate) return
-    yield* Effect.sleep(100)
+    yield* Effect.sleep(LOOK_MILLIS)
   }
   return yield* Effect.die(new Error(`not within ${withinMillis} ms: ${what}`))
 })
