@@ -64,7 +64,7 @@ const filled = (manifest: Manifest, values: Readonly<Record<string, string>>): M
 /** Namespaces that enforce a pod security level would refuse every pod with such a volume. */
 const isWithoutProfile = (csiDriver: Manifest): boolean =>
   listAt(objectAt(csiDriver, "spec"), "volumeLifecycleModes").includes("Ephemeral") &&
-  (csiDriver.metadata.labels?.[PROFILE_LABEL] ?? "") === ""
+  csiDriver.metadata.labels?.[PROFILE_LABEL] === undefined
 
 /** The driver reaches the API server wherever the operator sees it. */
 const withPorts = (manifest: Manifest, ports: ReadonlyArray<number>): Manifest => {
