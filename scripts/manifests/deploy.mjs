@@ -34,19 +34,12 @@ export const namespaceObject = (name) => ({
   }
 })
 
+/** Without driverConfig, which a ClusterCSIDriver of an older OpenShift does not have for this driver. */
 export const clusterCsiDriver = () => ({
   apiVersion: "operator.openshift.io/v1",
   kind: "ClusterCSIDriver",
   metadata: { name: DRIVER },
-  spec: {
-    managementState: "Managed",
-    logLevel: "Normal",
-    operatorLogLevel: "Normal",
-    driverConfig: {
-      driverType: "SecretsStore",
-      secretsStore: { secretRotation: { type: "Custom", custom: { minimumRefreshAge: 120 } } }
-    }
-  }
+  spec: { managementState: "Managed", logLevel: "Normal", operatorLogLevel: "Normal" }
 })
 
 const operator = () => [

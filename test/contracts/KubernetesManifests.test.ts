@@ -29,9 +29,12 @@ const SECRET_SYNC = "secrets-store-csi-driver-secret-sync"
 const CANARY = "canary-of-a-secret"
 const userAgent = "csi-secrets-store-operator/test"
 
+/** A program of the system, not of a package. */
+const KUBECTL = "kubectl"
+
 const hasKubectl = (() => {
   try {
-    execFileSync("kubectl", ["version", "--client"], { stdio: "ignore" })
+    execFileSync(KUBECTL, ["version", "--client"], { stdio: "ignore" })
     return true
   } catch {
     return false
@@ -336,6 +339,29 @@ describe.skipIf(kubeconfig === "")(
 
             const beyond = ["/api/v1/secrets", "/api/v1/namespaces/contract-sync/secrets", "/api/v1/configmaps"]
             for (const path of beyond) assert.strictEqual(yield* Effect.provide(statusOf(path), own), 403, path)
+            const apps = `/apis/apps/v1/namespaces/${NAMESPACE}`
+            const within = [
+              "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+              "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+              ...["deployments", "replicasets"].map((plural) => `${apps}/${plural}/${OPERATOR_NAME}`),
+              ...["infrastructures", "proxies", "apiservers"].map((it) => `/apis/config.openshift.io/v1/${it}/cluster`)
+            ]
+            for (const path of within) assert.notStrictEqual(yield* Effect.provide(statusOf(path), own), 403, path)
+            const asks = (group: string, plural: string, kind: string, spec: object) =>
+              Effect.flatMap(KubernetesApi, (it) =>
+                it.request({
+                  method: "POST",
+                  path: `/apis/${group}/v1/${plural}`,
+                  body: { apiVersion: `${group}/v1`, kind, spec }
+                })
+              )
+            yield* Effect.provide(asks("authentication.k8s.io", "tokenreviews", "TokenReview", { token: "no" }), own)
+            const nonResourceAttributes = { path: "/metrics", verb: "get" }
+            const review = { user: "somebody", nonResourceAttributes }
+            yield* Effect.provide(
+              asks("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview", review),
+              own
+            )
             // What it cannot hold, it cannot give away either.
             const role = {
               apiVersion: "rbac.authorization.k8s.io/v1",
@@ -389,7 +415,7 @@ describe.skipIf(kubeconfig === "")(
             }
             const DESTINATION_DIR = join(directory, "out")
             const env = {
-              ...{ PATH: process.env["PATH"], HOME: directory, KUBECONFIG: kubeconfig, KUBECTL: "kubectl" },
+              ...{ PATH: process.env["PATH"], HOME: directory, KUBECONFIG: kubeconfig, KUBECTL },
               ...{ DESTINATION_DIR, OPERATOR_NAMESPACE: NAMESPACE }
             }
             const ended = yield* Effect.callback<string>((resume) => {
