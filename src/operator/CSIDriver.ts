@@ -56,6 +56,8 @@ export const toRemember = (
   if (live === undefined) return undefined
   const kept = keptTokens(live, remembered)
   if (kept.length === 0) return text === undefined ? undefined : null
+  // They are not in it yet: a note in its name would take their absence for somebody's wish.
+  if (tokensIn(live).length === 0) return undefined
   const wanted = { uid: live.metadata.uid ?? "", tokenRequests: kept }
   return isEqual(remembered, wanted) ? undefined : JSON.stringify(wanted)
 }

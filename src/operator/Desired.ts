@@ -10,7 +10,7 @@ import { Manifest } from "../../schemas/Manifest.ts"
 import type { OperatorConfig } from "../../schemas/OperatorConfig.ts"
 import { fillIn } from "./DaemonSet.ts"
 import { idOf, type OperandId } from "./Kinds.ts"
-import { DAEMON_SET, DRIVER_NAME } from "./Names.ts"
+import { DAEMON_SET, DRIVER_NAME, PROFILE_LABEL } from "./Names.ts"
 
 export const SYNC_BINDING_FILE = "rbac/secret_sync_binding.yaml"
 export const DRIVER_ROLE_FILE = "rbac/secretproviderclasses_role.yaml"
@@ -61,6 +61,11 @@ const filled = (manifest: Manifest, values: Readonly<Record<string, string>>): M
   return isManifest(object) ? object : manifest
 }
 
+/** Namespaces that enforce a pod security level would refuse every pod with such a volume. */
+const isWithoutProfile = (csiDriver: Manifest): boolean =>
+  listAt(objectAt(csiDriver, "spec"), "volumeLifecycleModes").includes("Ephemeral") &&
+  csiDriver.metadata.labels?.[PROFILE_LABEL] === undefined
+
 /** The driver reaches the API server wherever the operator sees it. */
 const withPorts = (manifest: Manifest, ports: ReadonlyArray<number>): Manifest => {
   const spec = objectAt(manifest, "spec")
@@ -77,7 +82,7 @@ const withPorts = (manifest: Manifest, ports: ReadonlyArray<number>): Manifest =
 /**
  * Everything but the DaemonSet, which `DaemonSet.render` makes.
  *
- * @shape  (manifests by file, config, surroundings) -> wanted, in order; a failure per asset that is missing
+ * @shape  (manifests by file, config, surroundings) -> wanted, in order; a failure per asset that is missing or wrong
  * @errors text with the file's name
  */
 export const staticObjects = (
@@ -97,6 +102,10 @@ export const staticObjects = (
           )
       }
       const object = filled(manifest, { NAMESPACE: namespace })
+      if (file === CSI_DRIVER_FILE && isWithoutProfile(object)) {
+        const error = `CSIDriver ${DRIVER_NAME} supports Ephemeral volume lifecycle but is missing required label ${PROFILE_LABEL}`
+        return [Result.fail({ file, error })]
+      }
       return [Result.succeed({ file, manifest: file === EGRESS_FILE ? withPorts(object, apiServerPorts) : object })]
     }
   )

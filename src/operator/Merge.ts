@@ -65,10 +65,10 @@ export const mergeMetadata = (live: ObjectMeta, required: ObjectMeta): ObjectMet
 }
 
 /** What a new object gets: without the keys that take something away. */
-export const forCreation = (required: Manifest): Manifest => ({
-  ...required,
-  metadata: { ...required.metadata, ...mergeMetadata({}, required.metadata) }
-})
+export const forCreation = (required: Manifest): Manifest => {
+  const { annotations: _, labels: __, ownerReferences: ___, ...rest } = required.metadata
+  return { ...required, metadata: { ...rest, ...mergeMetadata({}, required.metadata) } }
+}
 
 /**
  * Of a live object, what a new one like it is made of.
@@ -156,8 +156,11 @@ export const decide = (required: Manifest, live: Manifest | undefined): Change =
       return updated(live, object, required, detail)
     }
     case "ClusterRole": {
-      const isSame = isEqual(orEmpty(live["rules"]), orEmpty(required["rules"]))
-      return updated(live, isSame ? live : { ...live, rules: required["rules"] }, required)
+      // Rules that are put together from other roles are written by Kubernetes.
+      const aggregated = withField(live, "aggregationRule", objectAt(required, "aggregationRule"))
+      const isSame =
+        isObject(required["aggregationRule"]) || isEqual(orEmpty(live["rules"]), orEmpty(required["rules"]))
+      return updated(live, isSame ? aggregated : { ...aggregated, rules: required["rules"] }, required)
     }
     case "ClusterRoleBinding":
     case "RoleBinding": {

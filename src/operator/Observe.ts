@@ -19,7 +19,7 @@ import * as Desired from "./Desired.ts"
 import { idOf, keyOf, type OperandId, resourceOf } from "./Kinds.ts"
 import { managementOf } from "./Management.ts"
 import { Annotation, DAEMON_SET, DRIVER_NAME, SYNC_LABEL } from "./Names.ts"
-import type { Fixed, Observed } from "./Observed.ts"
+import { type Fixed, type Observed, SYNC_BINDINGS } from "./Observed.ts"
 import { advance, type Progress } from "./Progress.ts"
 import { type ObservedServingInfo, observeServingInfo, resolveTlsProfile } from "./TlsProfile.ts"
 
@@ -161,7 +161,7 @@ const readOperands = Effect.fnUntraced(function* (
   const bindings = withBindings
     ? yield* Effect.catch(syncBindings, (failure) =>
         Effect.sync((): ReadonlyArray<Manifest> => {
-          unread.set("RoleBinding", sentence("RoleBindings for Secrets", failure))
+          unread.set(SYNC_BINDINGS, sentence("RoleBindings for Secrets", failure))
           return []
         })
       )

@@ -8,11 +8,14 @@ import type { OperatorConfig } from "../../schemas/OperatorConfig.ts"
 import type { Sha256 } from "../ports/Digest.ts"
 import { keyOf, type OperandId } from "./Kinds.ts"
 
+/** Key of the RoleBindings for Secrets among what could not be read: they are listed, not named. */
+export const SYNC_BINDINGS = "RoleBinding"
+
 export interface Observed {
   readonly clusterCsiDriver: ClusterCSIDriver | undefined
   /** The operand's objects that exist, by `Kinds.keyOf`; RoleBindings for Secrets are among them. */
   readonly live: ReadonlyMap<string, Manifest>
-  /** Why an object could not be looked at, by its key. It is not touched then. */
+  /** Why an object could not be looked at, by its key; all RoleBindings have one. It is not touched then. */
   readonly unread: ReadonlyMap<string, string>
   /** Namespaces whose SecretProviderClasses ask for Secrets; undefined while that is not known. */
   readonly syncNamespaces: ReadonlySet<string> | undefined

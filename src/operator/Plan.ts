@@ -17,7 +17,7 @@ import { describe, idOf, keyOf, type OperandId } from "./Kinds.ts"
 import { type Management, managementOf } from "./Management.ts"
 import * as Merge from "./Merge.ts"
 import { Annotation, CA_CONFIG_MAP, DAEMON_SET, finalizerOf, SYNC_LABEL } from "./Names.ts"
-import { type Fixed, liveOf, type Observed } from "./Observed.ts"
+import { type Fixed, liveOf, type Observed, SYNC_BINDINGS } from "./Observed.ts"
 import { settingsOf } from "./Settings.ts"
 
 export type Action =
@@ -208,16 +208,26 @@ const planManaged = (observed: Observed, it: ClusterCSIDriver, fixed: Fixed): Pl
     staticErrors.push(result.failure)
     return []
   })
+  const unreadBindings = observed.unread.get(SYNC_BINDINGS)
+  if (unreadBindings !== undefined) staticErrors.push({ file: Desired.SYNC_BINDING_FILE, error: unreadBindings })
+  const granting: Array<string> = []
   const statics = wanted.flatMap(({ file, manifest }) => {
     const id = idOf(manifest)
+    if (file === Desired.SYNC_BINDING_FILE) {
+      if (unreadBindings !== undefined) return []
+      granting.push(keyOf(id))
+    }
     const why = observed.unread.get(keyOf(id))
     if (why !== undefined) {
       staticErrors.push({ file, error: why })
       return []
     }
     const live = liveOf(observed, id)
-    // It may still have rights to Secrets, and it is not known yet who needs them.
-    if (file === Desired.DRIVER_ROLE_FILE && live !== undefined && observed.syncNamespaces === undefined) return []
+    if (file === Desired.DRIVER_ROLE_FILE && live !== undefined) {
+      // It may still have rights to Secrets, and it is not known yet who needs them, or has them already.
+      if (observed.syncNamespaces === undefined || unreadBindings !== undefined) return []
+      return applied(file, manifest, Merge.decide(manifest, live), [...before, ...granting])
+    }
     if (file !== Desired.CSI_DRIVER_FILE) return applied(file, manifest, Merge.decide(manifest, live), before)
     const required = CSIDriver.render(manifest, settings, live, CSIDriver.rememberedIn(it), sha256)
     return applied(file, required, CSIDriver.decide(required, live), [...before, ...remember.map(({ key }) => key)])
