@@ -21,9 +21,11 @@ import type { KubernetesConfigInvalid } from "../../schemas/errors/KubernetesCon
 import type { LeadershipLost } from "../../schemas/errors/LeadershipLost.ts"
 import { OperatorConfigInvalid } from "../../schemas/errors/OperatorConfigInvalid.ts"
 import * as Operator from "../Operator.ts"
+import type { Speaker } from "../operator/ActionEvents.ts"
 import * as ClusterTls from "../operator/ClusterTls.ts"
 import * as MetricsAccess from "../operator/MetricsAccess.ts"
 import { OPERATOR_NAME } from "../operator/Names.ts"
+import { COMPONENTS, OperatorEvents } from "../operator/OperatorEvents.ts"
 import * as Readiness from "../operator/Readiness.ts"
 import { servingTls } from "../operator/TlsProfile.ts"
 import { Shutdown } from "../ports/Shutdown.ts"
@@ -136,12 +138,34 @@ const serve = Effect.fnUntraced(function* (settings: OperatorSettings, cluster: 
   })
 })
 
-/** What is said to users until Events are written: the same words, in the log. */
-const surroundings = (): Operator.Surroundings => ({
-  identity: `${hostname()}_${randomUUID()}`,
-  record: ({ message, reason, type }) => Effect.logInfo("event", { type, reason, message }),
-  recordElection: ({ message }) => Effect.logInfo("event", { reason: "LeaderElection", message })
-})
+/** As each part has always been named in Events. */
+const COMPONENT_OF = {
+  loggingSyncer: COMPONENTS.logLevel,
+  managementState: COMPONENTS.managementState,
+  staticResources: COMPONENTS.staticResources,
+  configObserver: COMPONENTS.configObserver,
+  nodeService: COMPONENTS.node
+} as const satisfies Readonly<Record<Speaker, string>>
+
+const surroundings = Effect.map(
+  OperatorEvents,
+  (events): Operator.Surroundings => ({
+    identity: `${hostname()}_${randomUUID()}`,
+    record: ({ message, reason, speaker, type }) =>
+      events.record({ type, reason, message, component: COMPONENT_OF[speaker] }),
+    recordElection: ({ lease, message }) =>
+      events.recordOn(
+        {
+          apiVersion: "coordination.k8s.io/v1",
+          kind: "Lease",
+          ...(lease.metadata.name === undefined ? {} : { name: lease.metadata.name }),
+          ...(lease.metadata.namespace === undefined ? {} : { namespace: lease.metadata.namespace }),
+          ...(lease.metadata.uid === undefined ? {} : { uid: lease.metadata.uid })
+        },
+        { type: "Normal", reason: "LeaderElection", message, component: COMPONENTS.operator }
+      )
+  })
+)
 
 const program = (settings: OperatorSettings) =>
   Effect.gen(function* () {
@@ -150,7 +174,15 @@ const program = (settings: OperatorSettings) =>
     const cluster = yield* unlessStopped(ClusterTls.make)
     if (cluster._tag === "None") return
     yield* serve(settings, cluster.value)
-    yield* Operator.run(settings.operator, surroundings())
+    const events = OperatorEvents.layer({
+      namespace: settings.operator.namespace,
+      podName: settings.operator.podName,
+      componentPrefix: settings.operator.operatorName
+    })
+    yield* Effect.provide(
+      Effect.flatMap(surroundings, (it) => Operator.run(settings.operator, it)),
+      events
+    )
   }).pipe(Effect.scoped, Effect.provide(ports(settings)))
 
 /** What ended the operator, and what to do about it. */
