@@ -153,17 +153,8 @@ const surroundings = Effect.map(
     identity: `${hostname()}_${randomUUID()}`,
     record: ({ message, reason, speaker, type }) =>
       events.record({ type, reason, message, component: COMPONENT_OF[speaker] }),
-    recordElection: ({ lease, message }) =>
-      events.recordOn(
-        {
-          apiVersion: "coordination.k8s.io/v1",
-          kind: "Lease",
-          ...(lease.metadata.name === undefined ? {} : { name: lease.metadata.name }),
-          ...(lease.metadata.namespace === undefined ? {} : { namespace: lease.metadata.namespace }),
-          ...(lease.metadata.uid === undefined ? {} : { uid: lease.metadata.uid })
-        },
-        { type: "Normal", reason: "LeaderElection", message, component: COMPONENTS.operator }
-      )
+    recordElection: ({ about, message }) =>
+      events.recordOn(about, { type: "Normal", reason: "LeaderElection", message, component: COMPONENTS.operator })
   })
 )
 
