@@ -54,6 +54,9 @@ const persistent = {
 const PERSISTENT_FLAGS = Object.values<OperatorFlag<unknown>>(persistent)
 const START_FLAGS = [...Object.values<OperatorFlag<unknown>>(start), ...PERSISTENT_FLAGS]
 
+/** Of `start`, in the order in which documents list them. */
+export const OPERATOR_FLAGS: ReadonlyArray<Go.Flag<unknown>> = START_FLAGS
+
 export interface OperatorFlags {
   readonly config: string
   readonly kubeconfig: string
