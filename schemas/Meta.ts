@@ -39,7 +39,7 @@ const metaFields = {
 export type OwnerReference = typeof OwnerReference.Type
 
 /** Metadata of an object that is written back. */
-export const ObjectMeta = open(metaFields)
+export const ObjectMeta = open({ ...metaFields, finalizers: Schema.optionalKey(Schema.Array(Schema.String)) })
 export type ObjectMeta = typeof ObjectMeta.Type
 
 /** Metadata of an object that is only read. */

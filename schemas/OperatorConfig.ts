@@ -20,6 +20,10 @@ export const OperatorConfig = Schema.Struct({
   /** Becomes `status.version`. */
   version: Schema.String,
   /** Prefix of the finalizer and of Events' component. */
-  operatorName: Schema.String
+  operatorName: Schema.String,
+  /** Of the pod that the operator runs in, for the owner of its Events; empty when it is not known. */
+  podName: Schema.String,
+  /** That decides which of several operators writes. */
+  lease: Schema.Struct({ namespace: Schema.String, name: Schema.String })
 })
 export type OperatorConfig = typeof OperatorConfig.Type

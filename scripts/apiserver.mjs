@@ -16,7 +16,7 @@ import { dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { stringify } from "yaml"
-import { CRD_FILES } from "../schemas/crd/Crds.ts"
+import { CRD_FILES, PLAIN_CRD_FILES } from "../schemas/crd/Crds.ts"
 
 const KUBERNETES = "1.36.3"
 const ETCD = "3.6.8"
@@ -220,12 +220,13 @@ const startServers = async () => {
 }
 
 const installDefinitions = async () => {
-  for (const definition of Object.values(CRD_FILES)) {
+  const definitions = Object.values({ ...CRD_FILES, ...PLAIN_CRD_FILES })
+  for (const definition of definitions) {
     const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     const answer = await ask("POST", path, JSON.stringify(definition))
     if (answer?.status !== 201) throw new Error(`${definition.metadata.name} was refused: ${answer?.text}`)
   }
-  for (const { spec } of Object.values(CRD_FILES)) {
+  for (const { spec } of definitions) {
     for (const { name } of spec.versions) await until(`/apis/${spec.group}/${name}/${spec.names.plural}`)
   }
 }

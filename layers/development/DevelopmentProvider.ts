@@ -25,7 +25,7 @@ import { CsiStatus, GRPC_CODES, type GrpcCode } from "../../schemas/errors/CsiSt
 import { EndpointFailed } from "../../schemas/errors/EndpointFailed.ts"
 import { parseEndpoint, socketPath } from "../../src/csi/Endpoint.ts"
 import { type Handle, serve as serveGrpc } from "../real/Grpc.ts"
-import { parseListenAddress } from "../real/ManagementHttp.ts"
+import { parseListenAddress } from "../real/HttpRoutes.ts"
 
 const API_VERSION = "v1alpha1"
 const POD_UID_KEY = "csi.storage.k8s.io/pod.uid"

@@ -2,32 +2,11 @@
  * Plain JSON as the API server in memory handles it: made once, frozen, compared and merged by value.
  */
 
-export interface JsonObject {
-  readonly [key: string]: unknown
-}
+import { isObject, type JsonObject, objectAt } from "../../schemas/Json.ts"
 
-export const isObject = (value: unknown): value is JsonObject =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
-export const objectAt = (object: JsonObject, key: string): JsonObject => {
-  const value = object[key]
-  return isObject(value) ? value : {}
-}
-
-export const textAt = (object: JsonObject, key: string): string | undefined => {
-  const value = object[key]
-  return typeof value === "string" ? value : undefined
-}
-
-export const listAt = (object: JsonObject, key: string): ReadonlyArray<unknown> => {
-  const value = object[key]
-  return Array.isArray(value) ? value : []
-}
+export { isEqual, isObject, type JsonObject, listAt, objectAt, textAt, without } from "../../schemas/Json.ts"
 
 export const metadataOf = (object: JsonObject): JsonObject => objectAt(object, "metadata")
-
-export const without = (object: JsonObject, ...keys: ReadonlyArray<string>): JsonObject =>
-  Object.fromEntries(Object.entries(object).filter(([key]) => !keys.includes(key)))
 
 /** A copy as JSON would carry it, without the nulls in objects: what Go writes for "not there". */
 export const clean = (value: unknown): unknown => {
@@ -50,22 +29,6 @@ export const freeze = <A>(value: A): A => {
     for (const item of Object.values(value)) freeze(item)
   }
   return value
-}
-
-/** The order of keys says nothing. */
-export const isEqual = (one: unknown, other: unknown): boolean => {
-  if (Object.is(one, other)) return true
-  if (Array.isArray(one)) {
-    return (
-      Array.isArray(other) && one.length === other.length && one.every((item, index) => isEqual(item, other[index]))
-    )
-  }
-  if (!isObject(one) || !isObject(other)) return false
-  const keys = Object.keys(one)
-  return (
-    keys.length === Object.keys(other).length &&
-    keys.every((key) => Object.hasOwn(other, key) && isEqual(one[key], other[key]))
-  )
 }
 
 /** @source RFC 7386 */

@@ -2,6 +2,20 @@
  * The kinds that the API server in memory knows, and what it refuses in an object: names, labels, owners, and what
  * Secrets and Events have of their own. A kind is added by a row.
  */
+import {
+  DAEMON_SET_SPEC,
+  DAEMON_SET_STATUS,
+  prepareBinding,
+  prepareCsiDriver,
+  prepareDaemonSet,
+  prepareEndpointSlice,
+  prepareNetworkPolicy,
+  settleDaemonSet,
+  validateBinding,
+  validateCsiDriver,
+  validateDaemonSet
+} from "./KubernetesDefaults.ts"
+import { clusterCsiDriverDefinition, type Definition } from "./KubernetesDefinitions.ts"
 import { isEqual, isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 
 /** One sentence of an Invalid (422): "metadata.name: Invalid value: ...". */
@@ -18,14 +32,25 @@ export interface ResourceType {
   /** Field selectors besides metadata.name and metadata.namespace. */
   readonly fields?: ReadonlyArray<string>
   readonly custom?: true
+  /** Of a custom resource whose objects are looked at. */
+  readonly definition?: Definition
   /** A PUT without resourceVersion is refused. */
   readonly requiresVersion?: true
-  /** metadata.generation counts the changes of everything but metadata and status. */
-  readonly counted?: true
+  /**
+   * metadata.generation counts the changes of everything but metadata and status. It begins with 1; when only changes
+   * are counted, an object that was never changed has none.
+   */
+  readonly counted?: true | "changes"
   /** The status is written at an address of its own, and only there. */
   readonly statusApart?: true
+  /** What a spec shows that nobody has written. */
+  readonly blankSpec?: JsonObject
+  /** What a status shows that nobody has written yet. */
+  readonly blankStatus?: JsonObject
   /** What the API server fills in or takes out. */
   readonly prepare?: (object: JsonObject) => JsonObject
+  /** What it writes itself, by what changes. */
+  readonly settle?: (object: JsonObject, previous: JsonObject | undefined) => JsonObject
   readonly validate?: (object: JsonObject, previous: JsonObject | undefined) => ReadonlyArray<Complaint>
 }
 
@@ -304,11 +329,41 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     counted: true,
     requiresVersion: true
   },
-  { group: "storage.k8s.io", versions: ["v1"], plural: "csidrivers", kind: "CSIDriver", namespaced: false },
-  { group: "storage.k8s.io", versions: ["v1"], plural: "csinodes", kind: "CSINode", namespaced: false },
+  {
+    group: "storage.k8s.io",
+    versions: ["v1"],
+    plural: "csidrivers",
+    kind: "CSIDriver",
+    namespaced: false,
+    counted: "changes",
+    requiresVersion: true,
+    prepare: prepareCsiDriver,
+    validate: validateCsiDriver
+  },
+  {
+    group: "storage.k8s.io",
+    versions: ["v1"],
+    plural: "csinodes",
+    kind: "CSINode",
+    namespaced: false,
+    requiresVersion: true
+  },
+  {
+    group: "apps",
+    versions: ["v1"],
+    plural: "daemonsets",
+    kind: "DaemonSet",
+    namespaced: true,
+    counted: true,
+    statusApart: true,
+    blankSpec: DAEMON_SET_SPEC,
+    blankStatus: DAEMON_SET_STATUS,
+    prepare: prepareDaemonSet,
+    settle: settleDaemonSet,
+    validate: validateDaemonSet
+  },
   ...(
     [
-      ["daemonsets", "DaemonSet"],
       ["deployments", "Deployment"],
       ["replicasets", "ReplicaSet"],
       ["statefulsets", "StatefulSet"]
@@ -324,14 +379,23 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
       statusApart: true
     })
   ),
-  { group: "coordination.k8s.io", versions: ["v1"], plural: "leases", kind: "Lease", namespaced: true },
+  {
+    group: "coordination.k8s.io",
+    versions: ["v1"],
+    plural: "leases",
+    kind: "Lease",
+    namespaced: true,
+    requiresVersion: true
+  },
   { group: "rbac.authorization.k8s.io", versions: ["v1"], plural: "roles", kind: "Role", namespaced: true },
   {
     group: "rbac.authorization.k8s.io",
     versions: ["v1"],
     plural: "rolebindings",
     kind: "RoleBinding",
-    namespaced: true
+    namespaced: true,
+    prepare: prepareBinding,
+    validate: validateBinding
   },
   {
     group: "rbac.authorization.k8s.io",
@@ -345,8 +409,60 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     versions: ["v1"],
     plural: "clusterrolebindings",
     kind: "ClusterRoleBinding",
-    namespaced: false
+    namespaced: false,
+    prepare: prepareBinding,
+    validate: validateBinding
   },
+  {
+    group: "networking.k8s.io",
+    versions: ["v1"],
+    plural: "networkpolicies",
+    kind: "NetworkPolicy",
+    namespaced: true,
+    counted: true,
+    blankSpec: { podSelector: {} },
+    prepare: prepareNetworkPolicy
+  },
+  {
+    group: "discovery.k8s.io",
+    versions: ["v1"],
+    plural: "endpointslices",
+    kind: "EndpointSlice",
+    namespaced: true,
+    counted: true,
+    prepare: prepareEndpointSlice
+  },
+  {
+    group: "operator.openshift.io",
+    versions: ["v1"],
+    plural: "clustercsidrivers",
+    kind: "ClusterCSIDriver",
+    namespaced: false,
+    custom: true,
+    definition: clusterCsiDriverDefinition,
+    counted: true,
+    requiresVersion: true,
+    statusApart: true
+  },
+  // What the operator reads on OpenShift and never writes: whoever plays OpenShift writes all of it at once.
+  ...(
+    [
+      ["config.openshift.io", "apiservers", "APIServer"],
+      ["config.openshift.io", "infrastructures", "Infrastructure"],
+      ["config.openshift.io", "proxies", "Proxy"],
+      ["security.openshift.io", "securitycontextconstraints", "SecurityContextConstraints"]
+    ] as const
+  ).map(
+    ([group, plural, kind]): ResourceType => ({
+      group,
+      versions: ["v1"],
+      plural,
+      kind,
+      namespaced: false,
+      custom: true,
+      counted: true
+    })
+  ),
   {
     group: "apiextensions.k8s.io",
     versions: ["v1"],

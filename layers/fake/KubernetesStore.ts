@@ -4,6 +4,8 @@
  */
 import type { KubernetesRequest, WatchEvent } from "../../src/ports/KubernetesApi.ts"
 import { apply, type Cause, conflictWords, duplicateIn, nullsIn } from "./ApplyPatch.ts"
+import { definitionComplaints, RULES_NOT_CHECKED } from "./KubernetesDefinitions.ts"
+import { discover } from "./KubernetesDiscovery.ts"
 import {
   clean,
   freeze,
@@ -35,6 +37,7 @@ import {
   withoutEmpty
 } from "./ManagedFields.ts"
 import { mergeSchemaOf } from "./MergeSchemas.ts"
+import { shaped, undeclaredIn } from "./StructuralSchema.ts"
 
 /** An answer that is a Status. */
 export class Refused extends Error {
@@ -129,6 +132,8 @@ const keyOf = (namespace: string | undefined, name: string) => `${namespace ?? "
 const compare = (one: string, other: string) => (one < other ? -1 : one > other ? 1 : 0)
 
 const noSuchResource = () => new Refused(404, "NotFound", "the server could not find the requested resource")
+/** Of a group that nobody serves: it is not even JSON. */
+const noSuchGroup = () => new Refused(404, "NotFound", "404 page not found")
 const notAllowed = () =>
   new Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 const badRequest = (message: string) => new Refused(400, "BadRequest", message)
@@ -226,8 +231,8 @@ const withoutOwners = (object: JsonObject): JsonObject =>
   withMetadata(object, without(metadataOf(object), "managedFields"))
 
 /** What every object of a kind has from the beginning. Of a custom resource, all is somebody's. */
-const blankOf = ({ custom }: ResourceType): JsonObject =>
-  custom === true ? {} : { metadata: {}, spec: {}, status: {} }
+const blankOf = ({ blankSpec = {}, custom }: ResourceType): JsonObject =>
+  custom === true ? {} : { metadata: {}, spec: blankSpec, status: {} }
 
 /** A write, and who makes it. */
 interface Write {
@@ -244,6 +249,8 @@ export class KubernetesStore {
   private readonly tables = new Map<ResourceType, Map<string, JsonObject>>()
   private readonly watchers = new Set<Watching>()
   private readonly snapshots = new Map<string, Snapshot>()
+  /** Those that are served. */
+  private readonly groups: Set<string>
   private history: Array<Change> = []
   private revision = FIRST_REVISION
   /** A watch may go on from here, or from later. */
@@ -257,6 +264,7 @@ export class KubernetesStore {
       )
     )
     for (const type of resources) this.tables.set(type, new Map())
+    this.groups = new Set(resources.map(({ group }) => group))
   }
 
   /** @errors Refused for a path that leads nowhere */
@@ -264,9 +272,9 @@ export class KubernetesStore {
     const [empty, root, ...parts] = path.split("/").map(decodePart)
     const core = root === "api"
     const [group, version, ...rest] = core ? ["", ...parts] : parts
-    if (empty !== "" || (!core && root !== "apis") || group === undefined || version === undefined) {
-      throw noSuchResource()
-    }
+    if (empty !== "" || (!core && root !== "apis") || group === undefined) throw noSuchResource()
+    if (!core && !this.groups.has(group)) throw noSuchGroup()
+    if (version === undefined) throw noSuchResource()
     const inNamespace = rest[0] === "namespaces" && rest.length >= 3 && rest[2] !== "status" && rest[2] !== "finalize"
     const namespace = inNamespace ? rest[1] : undefined
     const [plural, name, subresource, ...more] = inNamespace ? rest.slice(2) : rest
@@ -279,12 +287,34 @@ export class KubernetesStore {
   }
 
   /**
+   * Answers one request, wherever it leads.
+   *
+   * @shape  (request, world) -> the status and body of a 2xx answer, frozen
+   * @errors Refused
+   */
+  respond(request: KubernetesRequest, world: World): Answer {
+    const document = discover(this.servedTypes, request.path)
+    if (document === undefined) return this.answer(this.route(request.path), request, world)
+    if (request.method !== "GET") throw notAllowed()
+    return { status: 200, body: freeze(document) }
+  }
+
+  /** A group that is not served has no paths: its watches end, and its objects are kept until it is served again. */
+  setServed(group: string, served: boolean): void {
+    if (served) this.groups.add(group)
+    else {
+      this.groups.delete(group)
+      this.endWatches("close", ({ type }) => type.group === group)
+    }
+  }
+
+  /**
    * Answers one request.
    *
    * @shape  (route, request, world) -> the status and body of a 2xx answer, frozen
    * @errors Refused
    */
-  answer(route: Route, request: KubernetesRequest, world: World): Answer {
+  private answer(route: Route, request: KubernetesRequest, world: World): Answer {
     const { name, namespace, subresource, type, version } = route
     if (subresource !== undefined && (subresource !== "status" || type.statusApart !== true)) throw noSuchResource()
     const body = this.bodyOf(request)
@@ -372,10 +402,20 @@ export class KubernetesStore {
 
   /** @shape how -> the number of watches that ended */
   dropWatches(how: "close" | "error"): number {
-    const dropped = [...this.watchers]
-    this.watchers.clear()
-    for (const watching of dropped) watching.end(how)
+    return this.endWatches(how, () => true)
+  }
+
+  private endWatches(how: "close" | "error", ends: (route: Route) => boolean): number {
+    const dropped = [...this.watchers].filter(({ route }) => ends(route))
+    for (const watching of dropped) {
+      this.watchers.delete(watching)
+      watching.end(how)
+    }
     return dropped.length
+  }
+
+  private get servedTypes(): ReadonlyArray<ResourceType> {
+    return [...this.tables.keys()].filter(({ group }) => this.groups.has(group))
   }
 
   get watches(): ReadonlyArray<Route> {
@@ -571,11 +611,20 @@ export class KubernetesStore {
         ...(namespace === undefined ? {} : { namespace })
       }
     )
-    return type.prepare?.(addressed) ?? addressed
+    const prepared = type.prepare?.(addressed) ?? addressed
+    return type.definition === undefined ? prepared : shaped(prepared, type.definition.schema)
   }
 
-  private check(type: ResourceType, object: JsonObject, previous: JsonObject | undefined): void {
-    const complaints = [...metadataComplaints(type, object), ...(type.validate?.(object, previous) ?? [])]
+  private check(
+    { subresource, type }: Pick<Route, "subresource" | "type">,
+    object: JsonObject,
+    previous: JsonObject | undefined
+  ): void {
+    const complaints = [
+      ...metadataComplaints(type, object),
+      ...(type.validate?.(object, previous) ?? []),
+      ...(type.definition === undefined ? [] : definitionComplaints(type.definition, object, previous, subresource))
+    ]
     if (complaints.length > 0) throw invalid(type, nameOf(object), complaints)
   }
 
@@ -590,14 +639,15 @@ export class KubernetesStore {
       throw new Refused(500, "InternalError", "resourceVersion should not be set on objects to be created")
     }
     const name = textAt(metadata, "name") || this.generateName(route, textAt(metadata, "generateName") ?? "", world)
-    const made = withMetadata(object, {
+    const named = withMetadata(object, {
       ...without(metadata, "deletionTimestamp", "deletionGracePeriodSeconds"),
       name,
       uid: uidOf(world),
       creationTimestamp: world.timestamp,
       ...(type.counted === true ? { generation: 1 } : {})
     })
-    this.check(type, made, undefined)
+    const made = type.settle?.(named, undefined) ?? named
+    this.check(route, made, undefined)
     if (this.table(type).has(keyOf(namespace, name))) {
       throw new Refused(409, "AlreadyExists", `${nameIn(type, name)} already exists`)
     }
@@ -611,7 +661,10 @@ export class KubernetesStore {
           world.timestamp
         )
       )
-    return this.store(type, withMetadata(made, { ...metadataOf(made), managedFields: entries }), undefined)
+    const owned = withMetadata(made, { ...metadataOf(made), managedFields: entries })
+    // Nobody owns what nobody wrote.
+    const { blankStatus } = type
+    return this.store(type, blankStatus === undefined ? owned : { ...owned, status: blankStatus }, undefined)
   }
 
   private generateName({ namespace, type }: Route, prefix: string, world: World): string {
@@ -638,7 +691,9 @@ export class KubernetesStore {
       throw badRequest("the name of the object must be specified")
     }
     if (route.type.requiresVersion === true && versionOf(incoming) === undefined) {
-      throw invalid(route.type, name, ["metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"])
+      // Before the object is looked at, and so named as in its path.
+      const complaint = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+      throw new Refused(422, "Invalid", `${nameIn(route.type, name)} is invalid: ${complaint}`)
     }
     return this.update(write, previous, incoming, input)
   }
@@ -669,7 +724,9 @@ export class KubernetesStore {
     const applied =
       type.statusApart !== true ? whole : subresource === "status" ? statusOf(whole) : without(whole, "status")
     const schema = mergeSchemaOf(type.kind)
-    const duplicate = duplicateIn(whole, schema)
+    const undeclared = type.definition === undefined ? undefined : undeclaredIn(applied, type.definition.schema)
+    const duplicate =
+      undeclared === undefined ? duplicateIn(whole, schema) : `${undeclared}: field not declared in schema`
     if (duplicate !== undefined) {
       const where = `${namespaceOf(whole) ?? ""}/${nameOf(whole)}; ${gvkOf(apiVersion, kind)}`
       throw new Refused(500, "InternalError", `failed to create typed patch object (${where}): ${duplicate}`)
@@ -692,13 +749,16 @@ export class KubernetesStore {
     // What is left empty is null, and only Kubernetes' own kinds take that for nothing.
     const nulls = type.custom === true ? nullsIn(without(object, "metadata"), schema) : []
     if (nulls.length > 0) {
-      const fault = (field: string, is: string) =>
-        `${field}: Invalid value: "null": ${field} in body must be of type ${is}: "null"`
-      throw invalid(
-        type,
-        name,
-        nulls.map(([field, is]) => fault(field, is))
-      )
+      // What is told is where in the part that was looked at.
+      const part = subresource ?? ""
+      const fault = (field: string, is: string) => {
+        const inner = field === part ? "" : part === "" ? field : field.replace(`${part}.`, "")
+        return `${field}: Invalid value: "null": ${inner} in body must be of type ${is}: "null"`
+      }
+      throw invalid(type, name, [
+        ...nulls.map(([field, is]) => fault(field, is)),
+        ...(type.definition === undefined ? [] : [RULES_NOT_CHECKED])
+      ])
     }
     const entries = entriesOf(outcome.owners)
     if (previous !== undefined) return this.update(write, previous, this.admitted(route, object), object, entries)
@@ -734,10 +794,12 @@ export class KubernetesStore {
     if (isOther) {
       throw invalid(type, name, [`metadata.uid: Invalid value: ${JSON.stringify(uid)}: field is immutable`])
     }
-    const withStatus = (object: JsonObject, { status }: JsonObject): JsonObject => ({
-      ...without(object, "status"),
-      ...(status === undefined || isEqual(status, {}) ? {} : { status })
-    })
+    const withStatus = (object: JsonObject, from: JsonObject): JsonObject => {
+      const status = { ...type.blankStatus, ...objectAt(from, "status") }
+      // Of a custom resource, an empty one is somebody's as well.
+      const isNothing = isEqual(status, {}) && (type.custom !== true || from["status"] === undefined)
+      return { ...without(object, "status"), ...(isNothing ? {} : { status }) }
+    }
     const content: JsonObject =
       type.statusApart !== true
         ? incoming
@@ -751,15 +813,27 @@ export class KubernetesStore {
     )
     const kept = without(metadataOf(content), "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
     const written = withMetadata(content, { ...kept, ...serverOwned })
-    const next = withMetadata(written, {
-      ...metadataOf(written),
+    // Whoever writes owns what was sent, before the server has its say.
+    const settled = type.settle?.(written, previous) ?? written
+    const next = withMetadata(settled, {
+      ...metadataOf(settled),
       managedFields: managedFields ?? this.owned(type, previous, written, sent, author, world)
     })
     if (isEqual(next, previous)) return previous
-    this.check(type, next, previous)
+    this.check(route, next, previous)
+    const added = isLeaving(previous)
+      ? listAt(metadataOf(next), "finalizers").filter((it) => !listAt(before, "finalizers").includes(it))
+      : []
+    if (added.length > 0) {
+      const named = `[]string{${added.map((it) => JSON.stringify(it)).join(", ")}}`
+      throw invalid(type, name, [
+        `metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ${named}`
+      ])
+    }
     const isNewSpec = !isEqual(without(next, "metadata", "status"), without(previous, "metadata", "status"))
     const generation = Number(before["generation"] ?? 0) + 1
-    const counted = type.counted === true && isNewSpec ? withMetadata(next, { ...metadataOf(next), generation }) : next
+    const counted =
+      type.counted !== undefined && isNewSpec ? withMetadata(next, { ...metadataOf(next), generation }) : next
     // The last finalizer was all that kept it.
     if (isLeaving(counted) && !isHeld(counted)) return this.erase(type, counted)
     return this.store(type, counted, previous)
@@ -814,7 +888,10 @@ export class KubernetesStore {
       return undefined
     }
     if (isLeaving(object)) return object
-    const metadata = { ...metadataOf(object), deletionTimestamp: world.timestamp, deletionGracePeriodSeconds: 0 }
+    const before = metadataOf(object)
+    // A change of the spec, to whoever counts them.
+    const counted = typeof before["generation"] === "number" ? { generation: before["generation"] + 1 } : {}
+    const metadata = { ...before, ...counted, deletionTimestamp: world.timestamp, deletionGracePeriodSeconds: 0 }
     return this.store(type, withMetadata(object, metadata), object)
   }
 

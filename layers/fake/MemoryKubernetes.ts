@@ -15,7 +15,7 @@ import { KubernetesStore, Refused, type World } from "./KubernetesStore.ts"
 /** A request as it arrives. */
 export interface Arrived extends KubernetesRequest {
   readonly watch: boolean
-  /** "pods", "secretproviderclasses.secrets-store.csi.x-k8s.io"; empty for a path that leads nowhere. */
+  /** "pods", "secretproviderclasses.secrets-store.csi.x-k8s.io"; empty for a path that leads to no objects. */
   readonly resource: string
 }
 
@@ -58,6 +58,11 @@ export class MemoryKubernetes extends Context.Service<
     readonly collectGarbage: Effect.Effect<ReadonlyArray<string>>
     /** All objects of "pods", "daemonsets.apps" or "daemonsets", by namespace and name. Dies for an unknown kind. */
     readonly all: (resource: string) => Effect.Effect<ReadonlyArray<JsonObject>>
+    /**
+     * Takes an API group away ("config.openshift.io") or brings it back, with the objects that it had. All are served at
+     * first.
+     */
+    readonly setServed: (group: string, served: boolean) => Effect.Effect<void>
     /** Of every answer; half of it passes before the request takes effect. */
     readonly setLatencyMillis: (latencyMillis: number) => Effect.Effect<void>
   }
@@ -180,7 +185,7 @@ export const make = (
       if (fault !== undefined && !fault.applied) return yield* failed(asked, fault.failure)
       const outcome = yield* Effect.exit(
         attempt(asked, (it) => {
-          const { body, status } = store.answer(store.route(asked.path), asked, it)
+          const { body, status } = store.respond(asked, it)
           it.succeeds(status)
           return body
         })
@@ -276,6 +281,7 @@ export const make = (
             ? Effect.die(new Error(`no such resource: ${resource}`))
             : Effect.succeed(store.objects(type))
         }),
+      setServed: (group, served) => Effect.sync(() => store.setServed(group, served)),
       setLatencyMillis: (latencyMillis) =>
         Effect.sync(() => {
           halfLatencyMillis = latencyMillis / 2

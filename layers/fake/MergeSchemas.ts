@@ -58,6 +58,10 @@ const WORKLOAD = kind({
   status: STATUS
 })
 
+const SECRETS_STORE = object({
+  tokenRequests: object({ managed: object({ audiences: listBy(["audience"]) }) })
+})
+
 /** By the kind; one that is not here has only metadata. */
 const SCHEMAS: Readonly<Record<string, MergeSchema>> = {
   Pod: kind({ spec: POD_SPEC, status: object({ conditions: CONDITIONS, podIPs: listBy(["ip"]) }) }),
@@ -77,6 +81,14 @@ const SCHEMAS: Readonly<Record<string, MergeSchema>> = {
   Deployment: WORKLOAD,
   ReplicaSet: WORKLOAD,
   StatefulSet: WORKLOAD,
+  NetworkPolicy: kind({ spec: object({ podSelector: ATOMIC }) }),
+  ClusterCSIDriver: kind({
+    spec: object({ driverConfig: object({ secretsStore: SECRETS_STORE }) }),
+    status: object({
+      conditions: CONDITIONS,
+      generations: listBy(["group", "name", "namespace", "resource"])
+    })
+  }),
   RoleBinding: kind({ roleRef: ATOMIC }),
   ClusterRoleBinding: kind({ roleRef: ATOMIC }),
   CustomResourceDefinition: kind({ status: STATUS })

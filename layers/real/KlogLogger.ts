@@ -10,9 +10,17 @@
  * @source reference/driver.md 1.4
  */
 import { writeSync } from "node:fs"
-import { type Cause, Clock, Layer, Logger, type LogLevel, Predicate, Redacted, References } from "effect"
+import { type Cause, Clock, Effect, Layer, Logger, type LogLevel, Predicate, Redacted, References } from "effect"
 import { goQuote } from "../../schemas/GoQuote.ts"
-import { CALLER_KEY, DEFAULT_CALLER, LineVerbosity, Verbosity } from "../../src/telemetry/Log.ts"
+import { LogLevel as LogLevelPort } from "../../src/ports/LogLevel.ts"
+import {
+  CALLER_KEY,
+  ChangingVerbosity,
+  DEFAULT_CALLER,
+  LineVerbosity,
+  Verbosity,
+  verbosityOf
+} from "../../src/telemetry/Log.ts"
 import { LogKeys } from "../../src/telemetry/LogKeys.ts"
 
 const TEXT_LENGTH_MAX = 32 * 1024
@@ -121,7 +129,7 @@ const reasonText = (reason: Cause.Reason<unknown>, withStack: boolean): string =
 
 /** Takes a log call apart. Later fields win over earlier ones and over annotations. */
 const lineOf = ({ cause, fiber, logLevel, message }: Logger.Options<unknown>): Line => {
-  const withStack = fiber.getRef(Verbosity) >= STACK_VERBOSITY
+  const withStack = verbosityOf(fiber) >= STACK_VERBOSITY
   const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
   const fields = new Map<string, unknown>(Object.entries(fiber.getRef(References.CurrentLogAnnotations)))
   for (const part of parts.filter(isFields)) {
@@ -217,20 +225,63 @@ export interface KlogOptions {
   readonly write?: (line: string) => void
 }
 
+const DEBUG_VERBOSITY = 4
+const TRACE_VERBOSITY = 6
+
+const loggerOf = ({ json, pid, write = writeStderr }: Omit<KlogOptions, "verbosity">) => {
+  return (options: Logger.Options<unknown>): void => {
+    const line = lineOf(options)
+    write(json ? renderJson(line) : renderText(line, pid))
+  }
+}
+
 /**
  * Replaces every logger and sets the verbosity. Debug lines need a verbosity of 4, trace lines one of 6.
  *
  * @shape  (options) -> Layer
  * @errors none; what cannot be written is lost
  */
-export const layer = ({ json, pid, verbosity, write = writeStderr }: KlogOptions): Layer.Layer<never> =>
+export const layer = ({ verbosity, ...options }: KlogOptions): Layer.Layer<never> =>
   Layer.mergeAll(
-    Logger.layer([
-      Logger.make((options: Logger.Options<unknown>) => {
-        const line = lineOf(options)
-        write(json ? renderJson(line) : renderText(line, pid))
-      })
-    ]),
+    Logger.layer([Logger.make(loggerOf(options))]),
     Layer.succeed(Verbosity, verbosity),
-    Layer.succeed(References.MinimumLogLevel, verbosity >= 6 ? "Trace" : verbosity >= 4 ? "Debug" : "Info")
+    Layer.succeed(
+      References.MinimumLogLevel,
+      verbosity >= TRACE_VERBOSITY ? "Trace" : verbosity >= DEBUG_VERBOSITY ? "Debug" : "Info"
+    )
   )
+
+/**
+ * The same, with a verbosity that can be changed through the port.
+ *
+ * @shape  (options, whose verbosity is the first) -> Layer
+ * @errors none; what cannot be written is lost
+ * @source reference/operator.md 3.2
+ */
+export const layerChanging = ({ verbosity: first, ...options }: KlogOptions): Layer.Layer<LogLevelPort> =>
+  Layer.suspend(() => {
+    const write = loggerOf(options)
+    let verbosity = first
+    const isWanted = (level: LogLevel.LogLevel): boolean =>
+      level === "Trace" ? verbosity >= TRACE_VERBOSITY : level === "Debug" ? verbosity >= DEBUG_VERBOSITY : true
+    return Layer.mergeAll(
+      Logger.layer([
+        Logger.make<unknown, void>((line) => {
+          if (isWanted(line.logLevel)) write(line)
+        })
+      ]),
+      Layer.succeed(ChangingVerbosity, { now: () => verbosity }),
+      // The choice is the logger's: what is decided here is decided for good.
+      Layer.succeed(References.MinimumLogLevel, "Trace"),
+      Layer.succeed(
+        LogLevelPort,
+        LogLevelPort.of({
+          current: Effect.sync(() => verbosity),
+          set: (next) =>
+            Effect.sync(() => {
+              verbosity = next
+            })
+        })
+      )
+    )
+  })

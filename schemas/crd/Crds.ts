@@ -1,86 +1,37 @@
 /**
- * The driver's two CustomResourceDefinitions, as objects. `scripts/crds.mjs` writes them to assets/crds.
+ * Our CustomResourceDefinitions, as objects: the driver's two, and the operator's. `scripts/crds.mjs` writes them to
+ * assets/crds.
  *
  * @source reference/driver.md 5.1, 5.2, 5.3
  */
-import type { Schema } from "effect"
 import {
   SecretProviderClassSpec,
   SecretProviderClassStatus,
   SecretProviderClassStatusV1Alpha1
 } from "../SecretProviderClass.ts"
 import { PodStatusStatus } from "../SecretProviderClassPodStatus.ts"
-import { type CrdSchema, toCrdSchema } from "./toCrdSchema.ts"
+import { clusterCsiDriverCrd } from "./ClusterCSIDriverCrd.ts"
+import { type CustomResourceDefinition, definition, versionSchema } from "./CustomResourceDefinition.ts"
 
 const GROUP = "secrets-store.csi.x-k8s.io"
 
-interface Version {
-  readonly name: string
-  readonly served: true
-  readonly storage: boolean
-  readonly deprecated?: true
-  readonly deprecationWarning?: string
-  readonly schema: { readonly openAPIV3Schema: CrdSchema }
-}
-
-export interface CustomResourceDefinition {
-  readonly apiVersion: "apiextensions.k8s.io/v1"
-  readonly kind: "CustomResourceDefinition"
-  readonly metadata: { readonly name: string; readonly annotations: Readonly<Record<string, string>> }
-  readonly spec: {
-    readonly group: string
-    readonly names: {
-      readonly kind: string
-      readonly listKind: string
-      readonly plural: string
-      readonly singular: string
-    }
-    readonly scope: "Namespaced"
-    readonly versions: ReadonlyArray<Version>
-  }
-}
-
-const text = (description: string): CrdSchema => ({ type: "string", description })
-
-/** A Kubernetes object with these fields of its own. */
-const versionSchema = (
-  description: string,
-  fields: Readonly<Record<string, Schema.Constraint>>
-): Version["schema"] => ({
-  openAPIV3Schema: {
-    type: "object",
-    description,
-    properties: {
-      apiVersion: text("group and version of this object"),
-      kind: text("kind of this object"),
-      metadata: { type: "object" },
-      ...Object.fromEntries(Object.entries(fields).map(([name, schema]) => [name, toCrdSchema(schema)]))
-    }
-  }
-})
-
-const definition = (kind: string, plural: string, versions: ReadonlyArray<Version>): CustomResourceDefinition => ({
-  apiVersion: "apiextensions.k8s.io/v1",
-  kind: "CustomResourceDefinition",
-  metadata: {
-    name: `${plural}.${GROUP}`,
-    // Other programs look at the version of upstream's generator.
-    annotations: { "controller-gen.kubebuilder.io/version": "v0.16.3" }
-  },
-  spec: {
+const ofDriver = (kind: string, plural: string, versions: CustomResourceDefinition["spec"]["versions"]) =>
+  definition({
     group: GROUP,
-    names: { kind, listKind: `${kind}List`, plural, singular: kind.toLowerCase() },
+    kind,
+    plural,
     scope: "Namespaced",
+    // Other programs look at the version of upstream's generator.
+    annotations: { "controller-gen.kubebuilder.io/version": "v0.16.3" },
     versions
-  }
-})
+  })
 
 const spec = SecretProviderClassSpec.annotate({
   description: "which provider to ask for what, and which Kubernetes Secrets to make of it"
 })
 const CLASS = "SecretProviderClass says what a pod's secrets volume holds"
 
-export const secretProviderClassCrd = definition("SecretProviderClass", "secretproviderclasses", [
+export const secretProviderClassCrd = ofDriver("SecretProviderClass", "secretproviderclasses", [
   {
     name: "v1",
     served: true,
@@ -104,7 +55,7 @@ const podStatusSchema = versionSchema("SecretProviderClassPodStatus says what on
   status: PodStatusStatus.annotate({ description: "what the driver mounted" })
 })
 
-export const secretProviderClassPodStatusCrd = definition(
+export const secretProviderClassPodStatusCrd = ofDriver(
   "SecretProviderClassPodStatus",
   "secretproviderclasspodstatuses",
   [
@@ -113,8 +64,13 @@ export const secretProviderClassPodStatusCrd = definition(
   ]
 )
 
-/** By the name of the file that holds it in assets/crds. */
+/** The driver's, wherever it runs; by the name of the file that holds it in assets/crds. */
 export const CRD_FILES: Readonly<Record<string, CustomResourceDefinition>> = {
   "secrets-store.csi.x-k8s.io_secretproviderclasses.yaml": secretProviderClassCrd,
   "secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml": secretProviderClassPodStatusCrd
+}
+
+/** Also needed where there is no OpenShift, and only there: OpenShift has its own. */
+export const PLAIN_CRD_FILES: Readonly<Record<string, CustomResourceDefinition>> = {
+  "operator.openshift.io_clustercsidrivers.yaml": clusterCsiDriverCrd
 }

@@ -7,6 +7,7 @@
  *  - an open value becomes x-kubernetes-preserve-unknown-fields
  *  - a union with null becomes nullable, integer or string becomes x-kubernetes-int-or-string, a constant an enum
  *  - bounds that only say "a safe integer" go
+ *  - the annotations `default`, `format` and all that begin with x-kubernetes- stay
  *
  * @source https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions
  */
@@ -120,7 +121,7 @@ const structural = (input: CrdSchema, place: Place): CrdSchema => {
 export const toCrdSchema = (schema: Schema.Constraint): CrdSchema => {
   const document = Schema.toJsonSchemaDocument(schema, {
     generateDescriptions: false,
-    includeAnnotationKey: (key) => key.startsWith("x-kubernetes-")
+    includeAnnotationKey: (key) => key === "format" || key.startsWith("x-kubernetes-")
   })
   return structural(document.schema, { definitions: document.definitions, path: "$", inlining: [] })
 }

@@ -7,6 +7,7 @@
  * broken object does not take the others away.
  */
 import { Effect, Result, Schema } from "effect"
+import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
 import { Lease } from "../../schemas/Coordination.ts"
 import { Event, NodePod, Owned, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
@@ -143,6 +144,15 @@ export const cachedPodStatuses = make({
   kind: "SecretProviderClassPodStatus",
   namespaced: true,
   schema: CachedPodStatus
+})
+
+export const clusterCsiDrivers = make({
+  group: "operator.openshift.io",
+  version: "v1",
+  plural: "clustercsidrivers",
+  kind: "ClusterCSIDriver",
+  namespaced: false,
+  schema: ClusterCSIDriver
 })
 
 /** As far as they say who controls them. */

@@ -47,6 +47,29 @@ export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
 export const eventRetry = Schedule.exponential("500 millis", 2).pipe(Schedule.jittered, Schedule.upTo({ times: 2 }))
 
 /**
+ * The cluster's TLS profile, before the operator serves anything. Whoever uses it gives it 30 s in all.
+ *
+ * @units  2 s
+ * @source reference/operator.md 1.3
+ */
+export const tlsProfileRead = Schedule.spaced("2 seconds")
+
+/**
+ * The first look at the Lease, before the operator calls itself ready. Never gives up.
+ *
+ * @units  1 s
+ * @source reference/operator.md 1.5
+ */
+export const leaseFirstRead = Schedule.spaced("1 second")
+
+/**
+ * Whether a group of APIs has appeared or gone, and whatever could not be read the last time.
+ *
+ * @units one minute
+ */
+export const apiGroupCheck = Schedule.spaced("1 minute")
+
+/**
  * Looks at the Lease of another. Candidates that began together do not come together for ever. Never gives up.
  *
  * @shape  (retryMillis) -> schedule
@@ -95,3 +118,11 @@ export interface Backoff {
  * @units 500 ms, doubled each time up to 5 min
  */
 export const reconcileBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 300_000, jitterShare: 0.2 }
+
+/**
+ * A reconcile of the operator that failed: an administrator who puts something right sees the effect within a minute.
+ *
+ * @units  500 ms, doubled each time up to one minute
+ * @source reference/operator.md 3.0
+ */
+export const operatorBackoff: Backoff = { firstMillis: 500, factor: 2, maxMillis: 60_000, jitterShare: 0.2 }

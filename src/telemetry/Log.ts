@@ -4,10 +4,20 @@
  *
  * @source reference/driver.md 1.3, 1.4
  */
-import { Context, Effect } from "effect"
+import { Context, Effect, type Fiber } from "effect"
 
 /** The process's -v. */
 export const Verbosity = Context.Reference<number>("secrets-store/telemetry/Verbosity", { defaultValue: () => 0 })
+
+/** Wins over `Verbosity` where it can be changed while the process runs. */
+export const ChangingVerbosity = Context.Reference<{ readonly now: () => number } | undefined>(
+  "secrets-store/telemetry/ChangingVerbosity",
+  { defaultValue: () => undefined }
+)
+
+/** @shape (fiber) -> the verbosity that holds for it just now */
+export const verbosityOf = (fiber: Fiber.Fiber<unknown, unknown>): number =>
+  fiber.getRef(ChangingVerbosity)?.now() ?? fiber.getRef(Verbosity)
 
 /** The verbosity that the line being written asked for; the JSON format derives its level from it. */
 export const LineVerbosity = Context.Reference<number>("secrets-store/telemetry/LineVerbosity", {
@@ -32,7 +42,7 @@ export const logV =
   (level: number) =>
   (message: string, fields: Readonly<Record<string, unknown>> = {}): Effect.Effect<void> =>
     Effect.withFiber((fiber) =>
-      fiber.getRef(Verbosity) >= level
+      verbosityOf(fiber) >= level
         ? Effect.provideService(Effect.logInfo(message, fields), LineVerbosity, level)
         : Effect.void
     )

@@ -110,15 +110,24 @@ const processFamilies = (process: ProcessStats) => [
   )
 ]
 
+interface PageOptions {
+  /** Whether the page begins by saying what upstream's driver says of itself. */
+  readonly targetInfo: boolean
+}
+
 /**
  * Renders a snapshot of the registry.
  *
- * @shape  (snapshot, the process' own numbers, if known) -> text, ending with a new line
+ * @shape  (snapshot, the process' own numbers, if known; options) -> text, ending with a new line
  * @errors none
  */
-const render = (snapshot: ReadonlyArray<Metric.Metric.Snapshot>, process?: ProcessStats): string => {
+const render = (
+  snapshot: ReadonlyArray<Metric.Metric.Snapshot>,
+  process: ProcessStats | undefined,
+  { targetInfo }: PageOptions
+): string => {
   const families = new Map<string, Family>([
-    single("target_info", "gauge", "Target metadata", 1, TARGET_INFO),
+    ...(targetInfo ? [single("target_info", "gauge", "Target metadata", 1, TARGET_INFO)] : []),
     ...(process === undefined ? [] : processFamilies(process))
   ])
   for (const metric of snapshot) {
@@ -140,5 +149,7 @@ const render = (snapshot: ReadonlyArray<Metric.Metric.Snapshot>, process?: Proce
 }
 
 /** Renders the registry of the running program. */
-export const exposition = (process?: ProcessStats): Effect.Effect<string> =>
-  Effect.map(Metric.snapshot, (snapshot) => render(snapshot, process))
+export const exposition = (
+  process?: ProcessStats,
+  options: PageOptions = { targetInfo: true }
+): Effect.Effect<string> => Effect.map(Metric.snapshot, (snapshot) => render(snapshot, process, options))

@@ -11,6 +11,7 @@ import { layer as memory } from "../../layers/fake/MemoryKubernetes.ts"
 import * as Chance from "../../layers/fake/simulation/Chance.ts"
 import { layer as kubernetesHttp } from "../../layers/real/KubernetesHttp.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
+import { asked } from "./KubernetesAnswers.ts"
 
 const kubeconfig = process.env["TEST_KUBECONFIG"] ?? ""
 const SEEDS = Array.from({ length: 20 }, (_, index) => index + 1)
@@ -116,42 +117,6 @@ const requestOf = (draw: Draw, { apiVersion, collection, content, kind }: Kind, 
       return { ...by(), method: "PATCH", body, contentType: "application/apply-patch+yaml" }
   }
 }
-
-interface Metadata extends Json {
-  readonly resourceVersion?: string
-  readonly managedFields?: ReadonlyArray<Json>
-}
-
-/** What both have to say alike: not the moment, nor what a server chooses. */
-const comparable = (body: unknown): { readonly version: string | undefined; readonly object: unknown } => {
-  const { metadata, ...rest } = body as { readonly metadata: Metadata }
-  const { creationTimestamp: _, managedFields = [], resourceVersion: version, uid: __, ...named } = metadata
-  // Entries are in the order of times.
-  const entries = managedFields.map((entry) => {
-    const { apiVersion, manager, operation } = entry
-    return [`${manager} ${operation} ${apiVersion}`, { ...entry, time: "time" in entry }] as const
-  })
-  return { version, object: { ...rest, metadata: named, managedFields: Object.fromEntries(entries) } }
-}
-
-/** Answers as far as they can be compared, each with whether there is a new version. */
-const asked = (api: KubernetesApi["Service"], requests: ReadonlyArray<KubernetesRequest>) =>
-  Effect.gen(function* () {
-    let last: string | undefined
-    const answers: Array<unknown> = []
-    for (const request of requests) {
-      const answer = yield* Effect.match(api.request(request), {
-        onSuccess: (body) => comparable(body),
-        onFailure: ({ causes = [], message, reason, status }) => ({
-          version: last,
-          object: { status, reason, message, causes: causes.map((it) => JSON.stringify(it)).sort() }
-        })
-      })
-      answers.push({ request, written: answer.version !== last, object: answer.object })
-      last = answer.version
-    }
-    return answers
-  })
 
 const clean = (api: KubernetesApi["Service"], path: string) =>
   api

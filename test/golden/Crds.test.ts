@@ -6,7 +6,12 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Predicate, Schema } from "effect"
 import { parse } from "yaml"
-import { CRD_FILES, secretProviderClassCrd, secretProviderClassPodStatusCrd } from "../../schemas/crd/Crds.ts"
+import {
+  CRD_FILES,
+  PLAIN_CRD_FILES,
+  secretProviderClassCrd,
+  secretProviderClassPodStatusCrd
+} from "../../schemas/crd/Crds.ts"
 import { NotStructural, toCrdSchema } from "../../schemas/crd/toCrdSchema.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -25,8 +30,8 @@ describe("assets/crds", () => {
     }
   })
 
-  it.each(Object.keys(CRD_FILES))("%s reads back as the object", (name) => {
-    assert.deepStrictEqual<unknown>(parse(readFileSync(join(checkedIn, name), "utf8")), CRD_FILES[name])
+  it.each(Object.entries({ ...CRD_FILES, ...PLAIN_CRD_FILES }))("%s reads back as the object", (name, definition) => {
+    assert.deepStrictEqual<unknown>(parse(readFileSync(join(checkedIn, name), "utf8")), definition)
   })
 })
 
@@ -176,6 +181,44 @@ describe("structural schemas", () => {
         required: ["a"],
         properties: { a: { type: "string" }, b: { type: "array", items: { type: "boolean" } } }
       }
+    ],
+    [
+      "rules, whatever else is checked",
+      Schema.Struct({ a: Schema.optionalKey(Schema.String) })
+        .check(Schema.isMinProperties(1))
+        .annotate({ "x-kubernetes-validations": [{ rule: "has(self.a)", message: "a is missing" }] }),
+      {
+        type: "object",
+        properties: { a: { type: "string" } },
+        minProperties: 1,
+        "x-kubernetes-validations": [{ rule: "has(self.a)", message: "a is missing" }]
+      }
+    ],
+    [
+      "a list by key",
+      Schema.Array(Schema.Struct({ a: Schema.String }))
+        .check(Schema.isMaxLength(10))
+        .annotate({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a"] }),
+      {
+        type: "array",
+        maxItems: 10,
+        items: { type: "object", required: ["a"], properties: { a: { type: "string" } } },
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["a"]
+      }
+    ],
+    [
+      "a default",
+      Schema.Literals(["", "Normal"]).annotate({ default: "Normal" }),
+      { type: "string", enum: ["", "Normal"], default: "Normal" }
+    ],
+    ["a format", Schema.Int.annotate({ format: "int32" }), { type: "integer", format: "int32" }],
+    [
+      "any object, or null",
+      Schema.NullOr(
+        Schema.Record(Schema.String, Schema.Unknown).annotate({ "x-kubernetes-preserve-unknown-fields": true })
+      ),
+      { type: "object", nullable: true, "x-kubernetes-preserve-unknown-fields": true }
     ],
     ["a map", Schema.Record(Schema.String, Schema.Int), { type: "object", additionalProperties: { type: "integer" } }],
     [

@@ -2,14 +2,8 @@ import { type IncomingHttpHeaders, request } from "node:http"
 import { connect } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Logger, Metric, References, Result, Scope } from "effect"
-import {
-  type HealthChecks,
-  layer,
-  parseListenAddress,
-  serveHealth,
-  serveMetrics,
-  serveProfiles
-} from "../../layers/real/ManagementHttp.ts"
+import { type HealthChecks, parseListenAddress } from "../../layers/real/HttpRoutes.ts"
+import { layer, serveHealth, serveMetrics, serveProfiles } from "../../layers/real/ManagementHttp.ts"
 import * as Metrics from "../../src/telemetry/Metrics.ts"
 
 interface Reply {
