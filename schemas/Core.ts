@@ -62,7 +62,11 @@ export const SecretVersion = Schema.Struct({
 })
 export type SecretVersion = typeof SecretVersion.Type
 
-const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
+export const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
+export type ObjectReference = typeof ObjectReference.Type
+
+/** An object of which only its owners are of interest. */
+export const Owned = Schema.Struct({ metadata: CachedMeta })
 
 /**
  * An Event in its older form, with a count and without `eventTime`: the form in which the API server lets the writer

@@ -274,9 +274,3 @@ export const prepareEndpointSlice: Change = chained(
   inEach("endpoints", withDefaults({ conditions: {} })),
   inEach("ports", withDefaults({ name: "", protocol: "TCP" }))
 )
-
-/** The defaults of our own definition of it. */
-export const prepareClusterCsiDriver: Change = inPart(
-  "spec",
-  withDefaults({ logLevel: "Normal", operatorLogLevel: "Normal" })
-)

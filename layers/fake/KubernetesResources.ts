@@ -6,7 +6,6 @@ import {
   DAEMON_SET_SPEC,
   DAEMON_SET_STATUS,
   prepareBinding,
-  prepareClusterCsiDriver,
   prepareCsiDriver,
   prepareDaemonSet,
   prepareEndpointSlice,
@@ -16,6 +15,7 @@ import {
   validateCsiDriver,
   validateDaemonSet
 } from "./KubernetesDefaults.ts"
+import { clusterCsiDriverDefinition, type Definition } from "./KubernetesDefinitions.ts"
 import { isEqual, isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 
 /** One sentence of an Invalid (422): "metadata.name: Invalid value: ...". */
@@ -32,8 +32,8 @@ export interface ResourceType {
   /** Field selectors besides metadata.name and metadata.namespace. */
   readonly fields?: ReadonlyArray<string>
   readonly custom?: true
-  /** Its definition has rules besides shapes. */
-  readonly ruled?: true
+  /** Of a custom resource whose objects are looked at. */
+  readonly definition?: Definition
   /** A PUT without resourceVersion is refused. */
   readonly requiresVersion?: true
   /**
@@ -439,11 +439,10 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     kind: "ClusterCSIDriver",
     namespaced: false,
     custom: true,
-    ruled: true,
+    definition: clusterCsiDriverDefinition,
     counted: true,
     requiresVersion: true,
-    statusApart: true,
-    prepare: prepareClusterCsiDriver
+    statusApart: true
   },
   // What the operator reads on OpenShift and never writes: whoever plays OpenShift writes all of it at once.
   ...(

@@ -4,6 +4,7 @@
  */
 import type { KubernetesRequest, WatchEvent } from "../../src/ports/KubernetesApi.ts"
 import { apply, type Cause, conflictWords, duplicateIn, nullsIn } from "./ApplyPatch.ts"
+import { definitionComplaints, RULES_NOT_CHECKED } from "./KubernetesDefinitions.ts"
 import { discover } from "./KubernetesDiscovery.ts"
 import {
   clean,
@@ -36,6 +37,7 @@ import {
   withoutEmpty
 } from "./ManagedFields.ts"
 import { mergeSchemaOf } from "./MergeSchemas.ts"
+import { shaped, undeclaredIn } from "./StructuralSchema.ts"
 
 /** An answer that is a Status. */
 export class Refused extends Error {
@@ -156,9 +158,6 @@ const invalid = (type: Pick<ResourceType, "group" | "kind">, name: string, compl
   const list = complaints.length === 1 ? complaints[0] : `[${complaints.join(", ")}]`
   return new Refused(422, "Invalid", `${qualifiedKind(type)} ${JSON.stringify(name)} is invalid: ${list}`)
 }
-
-const RULES_NOT_CHECKED =
-  "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
 
 /** What is wrong with how a write is asked for, which has a kind of its own: "PatchOptions". */
 const checkOptions = ({ contentType, method, query = {} }: KubernetesRequest): void => {
@@ -612,11 +611,20 @@ export class KubernetesStore {
         ...(namespace === undefined ? {} : { namespace })
       }
     )
-    return type.prepare?.(addressed) ?? addressed
+    const prepared = type.prepare?.(addressed) ?? addressed
+    return type.definition === undefined ? prepared : shaped(prepared, type.definition.schema)
   }
 
-  private check(type: ResourceType, object: JsonObject, previous: JsonObject | undefined): void {
-    const complaints = [...metadataComplaints(type, object), ...(type.validate?.(object, previous) ?? [])]
+  private check(
+    { subresource, type }: Pick<Route, "subresource" | "type">,
+    object: JsonObject,
+    previous: JsonObject | undefined
+  ): void {
+    const complaints = [
+      ...metadataComplaints(type, object),
+      ...(type.validate?.(object, previous) ?? []),
+      ...(type.definition === undefined ? [] : definitionComplaints(type.definition, object, previous, subresource))
+    ]
     if (complaints.length > 0) throw invalid(type, nameOf(object), complaints)
   }
 
@@ -639,7 +647,7 @@ export class KubernetesStore {
       ...(type.counted === true ? { generation: 1 } : {})
     })
     const made = type.settle?.(named, undefined) ?? named
-    this.check(type, made, undefined)
+    this.check(route, made, undefined)
     if (this.table(type).has(keyOf(namespace, name))) {
       throw new Refused(409, "AlreadyExists", `${nameIn(type, name)} already exists`)
     }
@@ -716,7 +724,9 @@ export class KubernetesStore {
     const applied =
       type.statusApart !== true ? whole : subresource === "status" ? statusOf(whole) : without(whole, "status")
     const schema = mergeSchemaOf(type.kind)
-    const duplicate = duplicateIn(whole, schema)
+    const undeclared = type.definition === undefined ? undefined : undeclaredIn(applied, type.definition.schema)
+    const duplicate =
+      undeclared === undefined ? duplicateIn(whole, schema) : `${undeclared}: field not declared in schema`
     if (duplicate !== undefined) {
       const where = `${namespaceOf(whole) ?? ""}/${nameOf(whole)}; ${gvkOf(apiVersion, kind)}`
       throw new Refused(500, "InternalError", `failed to create typed patch object (${where}): ${duplicate}`)
@@ -740,14 +750,14 @@ export class KubernetesStore {
     const nulls = type.custom === true ? nullsIn(without(object, "metadata"), schema) : []
     if (nulls.length > 0) {
       // What is told is where in the part that was looked at.
-      const within = subresource === undefined ? "" : subresource
+      const part = subresource ?? ""
       const fault = (field: string, is: string) => {
-        const inner = field === within ? "" : within === "" ? field : field.replace(`${within}.`, "")
+        const inner = field === part ? "" : part === "" ? field : field.replace(`${part}.`, "")
         return `${field}: Invalid value: "null": ${inner} in body must be of type ${is}: "null"`
       }
       throw invalid(type, name, [
         ...nulls.map(([field, is]) => fault(field, is)),
-        ...(type.ruled === true ? [RULES_NOT_CHECKED] : [])
+        ...(type.definition === undefined ? [] : [RULES_NOT_CHECKED])
       ])
     }
     const entries = entriesOf(outcome.owners)
@@ -810,7 +820,7 @@ export class KubernetesStore {
       managedFields: managedFields ?? this.owned(type, previous, written, sent, author, world)
     })
     if (isEqual(next, previous)) return previous
-    this.check(type, next, previous)
+    this.check(route, next, previous)
     const added = isLeaving(previous)
       ? listAt(metadataOf(next), "finalizers").filter((it) => !listAt(before, "finalizers").includes(it))
       : []

@@ -28,8 +28,8 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
 
   get remedy() {
     if (this.isNotLeader) return "nothing is to be done: whoever holds the lease now writes it"
-    if (this.status === 403) return "grant the driver's ServiceAccount the verb named in the message"
-    if (this.status === 0) return "check that the API server is reachable from this node"
+    if (this.status === 403) return "grant this program's ServiceAccount the verb named in the message"
+    if (this.status === 0) return "check that the API server is reachable from here"
     return "see the API server's message"
   }
 

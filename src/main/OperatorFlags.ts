@@ -9,9 +9,8 @@
 import { Result } from "effect"
 import { formatGoDuration, parseGoDuration } from "../../schemas/GoDuration.ts"
 import { goQuote } from "../../schemas/GoQuote.ts"
+import { OPERATOR_NAME } from "../operator/Names.ts"
 import * as Go from "./GoFlags.ts"
-
-export const OPERATOR = "secrets-store-csi-driver-operator"
 
 interface OperatorFlag<A> extends Go.Flag<A> {
   readonly shorthand: string
@@ -40,9 +39,10 @@ const start = {
 const persistent = {
   verbosity: {
     ...long(Go.klogLevel("v", "verbosity of the log, until spec.operatorLogLevel is read")),
+    typeName: "Level",
     shorthand: "v"
   },
-  vmodule: long(Go.klogModules("vmodule", "accepted without effect")),
+  vmodule: { ...long(Go.klogModules("vmodule", "accepted without effect")), typeName: "pattern=N,..." },
   logFlushFrequency: long({
     ...Go.duration("log-flush-frequency", 5_000, "accepted without effect: lines are written at once"),
     defaultText: formatGoDuration(FLUSH_NANOS),
@@ -53,6 +53,9 @@ const persistent = {
 
 const PERSISTENT_FLAGS = Object.values<OperatorFlag<unknown>>(persistent)
 const START_FLAGS = [...Object.values<OperatorFlag<unknown>>(start), ...PERSISTENT_FLAGS]
+
+/** Of `start`, in the order in which documents list them. */
+export const OPERATOR_FLAGS: ReadonlyArray<Go.Flag<unknown>> = START_FLAGS
 
 export interface OperatorFlags {
   readonly config: string
@@ -71,41 +74,44 @@ export type OperatorCommand =
   /** For stderr, without a final new line; exit status 1. */
   | { readonly _tag: "Refused"; readonly message: string }
 
-const flagLines = (flags: ReadonlyArray<OperatorFlag<unknown>>): string => {
-  const heads = flags.map(({ name, shorthand, typeName }) => {
-    const names = shorthand === "" ? `      --${name}` : `  -${shorthand}, --${name}`
-    return `${names} ${typeName === "value" ? "int" : typeName}`
-  })
-  const width = Math.max(...heads.map((head) => head.length)) + 3
-  return flags
-    .map(({ defaultText, usage }, index) => {
-      const ending = defaultText === "" ? "" : ` (default ${defaultText})`
-      return `${(heads[index] ?? "").padEnd(width)}${usage}${ending}`
+const NO_VALUE = { typeName: "", defaultText: "" }
+const HELP = { ...NO_VALUE, name: "help", shorthand: "h", usage: "this text" }
+const VERSION = { ...NO_VALUE, name: "version", shorthand: "", usage: "the version, in JSON" }
+
+type Described = Pick<OperatorFlag<unknown>, "name" | "shorthand" | "typeName" | "defaultText" | "usage">
+
+/** In the order of their names, as pflag has them. */
+const flagLines = (flags: ReadonlyArray<Described>): string => {
+  const lines = flags
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    .map(({ name, shorthand, typeName, ...rest }) => {
+      const names = shorthand === "" ? `      --${name}` : `  -${shorthand}, --${name}`
+      return { ...rest, head: typeName === "" ? names : `${names} ${typeName}` }
     })
-    .sort()
-    .join("\n")
+  const width = Math.max(...lines.map(({ head }) => head.length)) + 3
+  return lines
+    .map(({ defaultText, head, usage }) => {
+      const ending = defaultText === "" ? "" : ` (default ${defaultText})`
+      return `${head.padEnd(width)}${usage}${ending}\n`
+    })
+    .join("")
 }
 
 const usageOf = (isStart: boolean): string =>
   isStart
     ? `Usage:
-  ${OPERATOR} start [flags]
+  ${OPERATOR_NAME} start [flags]
 
 Flags:
-${flagLines(START_FLAGS)}
-  -h, --help   this text
-`
+${flagLines([...START_FLAGS, HELP])}`
     : `Usage:
-  ${OPERATOR} [command]
+  ${OPERATOR_NAME} [command]
 
 Available Commands:
   start   run the operator
 
 Flags:
-${flagLines(PERSISTENT_FLAGS)}
-  -h, --help      this text
-      --version   the version, in JSON
-`
+${flagLines([...PERSISTENT_FLAGS, HELP, VERSION])}`
 
 interface Values {
   readonly _tag: "Values"
@@ -216,7 +222,7 @@ export const parseOperator = (words: ReadonlyArray<string>): OperatorCommand => 
   if (command !== undefined && command !== "start") {
     return {
       _tag: "Refused",
-      message: `Error: unknown command ${goQuote(command)} for ${goQuote(OPERATOR)}\nremedy: the only command is start; ${OPERATOR} --help lists the flags`
+      message: `Error: unknown command ${goQuote(command)} for ${goQuote(OPERATOR_NAME)}\nremedy: the only command is start; ${OPERATOR_NAME} --help lists the flags`
     }
   }
   const isStart = command === "start"

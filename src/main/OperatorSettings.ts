@@ -8,8 +8,9 @@ import { parseDocument } from "yaml"
 import { OperatorConfigInvalid } from "../../schemas/errors/OperatorConfigInvalid.ts"
 import { GenericOperatorConfig } from "../../schemas/GenericOperatorConfig.ts"
 import type { OperatorConfig } from "../../schemas/OperatorConfig.ts"
+import { LEASE, OPERATOR_NAME } from "../operator/Names.ts"
 import { DEFAULT_TLS, isTlsVersion, opensslNameOf, TLS_VERSIONS, type TlsSettings } from "../operator/TlsProfile.ts"
-import { OPERATOR, type OperatorFlags } from "./OperatorFlags.ts"
+import type { OperatorFlags } from "./OperatorFlags.ts"
 
 export const NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 const SERVING_CERTIFICATE = {
@@ -18,7 +19,6 @@ const SERVING_CERTIFICATE = {
 }
 /** Every interface, of both families: what Go opens for 0.0.0.0. */
 const LISTEN = ":8443"
-const LEASE_NAME = "secrets-store-csi-driver-operator-lock"
 const METRICS_USER = "system:serviceaccount:openshift-monitoring:prometheus-k8s"
 
 export interface OperatorSettings {
@@ -145,14 +145,14 @@ const namespaceOf = ({ flags, namespaceFile = "" }: Sources): Result.Result<stri
 }
 
 const operatorNameOf = ({ environment }: Sources): Result.Result<string, OperatorConfigInvalid> => {
-  const name = environment["OPERATOR_NAME"] || OPERATOR
+  const name = environment["OPERATOR_NAME"] || OPERATOR_NAME
   return SUBDOMAIN.test(name) && name.length <= OPERATOR_NAME_LENGTH_MAX
     ? Result.succeed(name)
     : Result.fail(
         new OperatorConfigInvalid({
           source: "OPERATOR_NAME",
           detail: `${JSON.stringify(name)} cannot be the prefix of a finalizer`,
-          remedy: `unset OPERATOR_NAME, or set it to ${OPERATOR}`
+          remedy: `unset OPERATOR_NAME, or set it to ${OPERATOR_NAME}`
         })
       )
 }
@@ -190,7 +190,7 @@ export const settle = (sources: Sources): Result.Result<OperatorSettings, Operat
         version,
         operatorName,
         podName: environment["POD_NAME"] ?? "",
-        lease: { namespace: leaderElection.namespace || namespace, name: leaderElection.name || LEASE_NAME }
+        lease: { namespace: leaderElection.namespace || namespace, name: leaderElection.name || LEASE }
       },
       kubeconfig: flags.kubeconfig,
       verbosity: flags.verbosity,

@@ -15,7 +15,7 @@ import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
 import { apiGroupCheck, tlsProfileRead } from "../reconciler/Schedules.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
-import { type ClusterProfile, type ObservedServingInfo, observeServingInfo, resolveTlsProfile } from "./TlsProfile.ts"
+import { type ClusterProfile, resolveTlsProfile } from "./TlsProfile.ts"
 
 const GROUP = "config.openshift.io"
 const VERSION = "v1"
@@ -37,8 +37,6 @@ export interface ClusterTls {
   readonly current: Effect.Effect<ClusterProfile | undefined>
   /** The present one, and then each that differs from the one before. */
   readonly changes: Stream.Stream<ClusterProfile | undefined>
-  /** What the operand would be told. */
-  readonly servingInfo: Effect.Effect<ObservedServingInfo>
   /** Why the profile in force may not be the cluster's, in words for a condition; undefined when it is. */
   readonly failure: Effect.Effect<string | undefined>
 }
@@ -87,7 +85,6 @@ const isSame = (a: ClusterProfile | undefined, b: ClusterProfile): boolean =>
  */
 export const make: Effect.Effect<ClusterTls, never, KubernetesApi | Scope.Scope> = Effect.gen(function* () {
   const profile = yield* SubscriptionRef.make<ClusterProfile | undefined>(undefined)
-  let servingInfo = observeServingInfo(undefined)
   /** Of the profile itself, and of reaching it. */
   let unresolved: string | undefined
   let unread: string | undefined
@@ -106,7 +103,6 @@ export const make: Effect.Effect<ClusterTls, never, KubernetesApi | Scope.Scope>
 
   const observe = Effect.fnUntraced(function* (apiServer: ApiServer | undefined) {
     unread = undefined
-    servingInfo = observeServingInfo(apiServer)
     const resolved = resolveTlsProfile(apiServer)
     if (Result.isFailure(resolved)) {
       const { message, remedy } = resolved.failure
@@ -189,7 +185,6 @@ export const make: Effect.Effect<ClusterTls, never, KubernetesApi | Scope.Scope>
   return {
     current: SubscriptionRef.get(profile),
     changes: SubscriptionRef.changes(profile),
-    servingInfo: Effect.sync(() => servingInfo),
     failure: Effect.sync(() => {
       if (unresolved !== undefined || isHealthy()) return unresolved
       const failure = following?.reflector.failure()

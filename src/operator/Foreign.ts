@@ -33,5 +33,5 @@ export const ownerOf = (object: Manifest, namespace: string): string | undefined
   if (!bindsOthers(object, namespace)) return undefined
   const [subject] = listAt(object, "subjects").filter(isObject)
   const name = subject === undefined ? "" : `${textAt(subject, "namespace") ?? ""}/${textAt(subject, "name") ?? ""}`
-  return `an installation that runs as ServiceAccount ${name}`
+  return `an installation whose ServiceAccount is ${name}`
 }

@@ -17,7 +17,7 @@ const NORMAL = "Normal"
 export const levelOf = (verbosity: number): string | undefined =>
   [...VERBOSITY].findLast(([, least]) => verbosity >= least)?.[0]
 
-export interface LogLevelEvent {
+interface LogLevelEvent {
   readonly type: "Normal" | "Warning"
   readonly reason: "OperatorLogLevelInvalid" | "OperatorLogLevelChange"
   readonly message: string

@@ -124,7 +124,8 @@ export const statusApplies = (
       apiVersion: "operator.openshift.io/v1",
       kind: "ClusterCSIDriver",
       metadata: { name: DRIVER_NAME },
-      status: next
+      // Whoever has nothing to say any more must not say an empty status: the API server would keep a null of it.
+      ...(Object.keys(next).length === 0 ? {} : { status: next })
     }
     return [{ fieldManager: report.fieldManager, body }]
   })

@@ -5,13 +5,19 @@
  * its successor has done. Every write asks the clock in the step in which it is sent, and is given up before another
  * candidate can hold the Lease. What is given up may have taken effect or not.
  */
-import { Effect } from "effect"
+import { Cause, Effect, Exit, Option } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest } from "../ports/KubernetesApi.ts"
 import type { Term } from "./Term.ts"
 
 const failed = ({ method, path }: KubernetesRequest, reason: string, detail: string) =>
   new KubernetesApiFailed({ method, path, status: 0, reason, detail })
+
+type Answer = Effect.Effect<unknown, KubernetesApiFailed>
+
+const isAnswered = (exit: Exit.Exit<unknown, KubernetesApiFailed>): boolean =>
+  Exit.isSuccess(exit) ||
+  Option.match(Cause.findErrorOption(exit.cause), { onNone: () => false, onSome: ({ status }) => status !== 0 })
 
 /**
  * @shape  (api, term) -> the same API for as long as the term is held
@@ -21,18 +27,19 @@ const failed = ({ method, path }: KubernetesRequest, reason: string, detail: str
  */
 export const fence = (
   api: KubernetesApi["Service"],
-  term: Pick<Term, "isHeld" | "writeMillisLeft" | "cutOff">
+  term: Pick<Term, "isHeld" | "writeMillisLeft" | "writeBegan" | "writeEnded">
 ): KubernetesApi["Service"] =>
   KubernetesApi.of({
     watch: api.watch,
     request: (request) => {
       if (request.method === "GET") return api.request(request)
+      const underWay = (write: Answer): Answer => {
+        term.writeBegan()
+        return Effect.onExit(write, (exit) => Effect.sync(() => term.writeEnded(isAnswered(exit))))
+      }
       const sent = Effect.suspend(() =>
         term.isHeld()
-          ? api.request(request).pipe(
-              Effect.tapError(({ status }) => (status === 0 ? Effect.sync(term.cutOff) : Effect.void)),
-              Effect.onInterrupt(() => Effect.sync(term.cutOff))
-            )
+          ? underWay(api.request(request))
           : Effect.fail(failed(request, "NotLeader", "not written: this process does not hold the lease any more"))
       )
       const givenUp = Effect.suspend(() =>

@@ -7,6 +7,7 @@
  */
 import { Cause, Clock, Deferred, Effect, Exit, Fiber, Option, Semaphore } from "effect"
 import type { Lease } from "../../schemas/Coordination.ts"
+import type { ObjectReference } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { LeadershipLost } from "../../schemas/errors/LeadershipLost.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
@@ -43,8 +44,10 @@ const EVENT_MILLIS = 1_000
 /** What is said about the Lease, for an Event of the reason "LeaderElection". */
 export interface ElectionEvent {
   readonly _tag: "BecameLeader" | "StoppedLeading"
+  /** "<identity> became leader", "<identity> stopped leading". */
   readonly message: string
-  readonly lease: Lease
+  /** The Lease. */
+  readonly about: ObjectReference
 }
 
 /** What `lead` knows of its term. */
@@ -348,7 +351,16 @@ const say = (candidate: Candidate, _tag: ElectionEvent["_tag"], lease: Lease) =>
     ? Effect.void
     : Effect.asVoid(
         Effect.timeoutOption(
-          candidate.onEvent({ _tag, lease, message: `${candidate.identity} ${MESSAGES[_tag]}` }),
+          candidate.onEvent({
+            _tag,
+            message: `${candidate.identity} ${MESSAGES[_tag]}`,
+            about: {
+              apiVersion: "coordination.k8s.io/v1",
+              kind: "Lease",
+              ...whereOf(candidate),
+              ...(lease.metadata.uid === undefined ? {} : { uid: lease.metadata.uid })
+            }
+          }),
           EVENT_MILLIS
         )
       )

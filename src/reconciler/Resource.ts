@@ -9,7 +9,7 @@
 import { Effect, Result, Schema } from "effect"
 import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
 import { Lease } from "../../schemas/Coordination.ts"
-import { Event, NodePod, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
+import { Event, NodePod, Owned, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
 import { PodUse } from "../../schemas/PodUse.ts"
@@ -153,6 +153,16 @@ export const clusterCsiDrivers = make({
   kind: "ClusterCSIDriver",
   namespaced: false,
   schema: ClusterCSIDriver
+})
+
+/** As far as they say who controls them. */
+export const replicaSets = make({
+  group: "apps",
+  version: "v1",
+  plural: "replicasets",
+  kind: "ReplicaSet",
+  namespaced: true,
+  schema: Owned
 })
 
 export const leases = make({

@@ -55,6 +55,14 @@ export const eventRetry = Schedule.exponential("500 millis", 2).pipe(Schedule.ji
 export const tlsProfileRead = Schedule.spaced("2 seconds")
 
 /**
+ * The first look at the Lease, before the operator calls itself ready. Never gives up.
+ *
+ * @units  1 s
+ * @source reference/operator.md 1.5
+ */
+export const leaseFirstRead = Schedule.spaced("1 second")
+
+/**
  * Whether a group of APIs has appeared or gone, and whatever could not be read the last time.
  *
  * @units one minute

@@ -24,9 +24,10 @@ export interface Term {
   /** @shape (when it was sent) -> whether the term goes on */
   readonly renewed: (sentAtMillis: number) => boolean
   readonly end: () => void
-  /** A write is left without an answer: it may take effect later. */
-  readonly cutOff: () => void
-  /** False while such a write may take effect: a Lease that is released now would let another begin. */
+  readonly writeBegan: () => void
+  /** Without an answer, it may take effect later. */
+  readonly writeEnded: (isAnswered: boolean) => void
+  /** False while a write is under way, or one without an answer may take effect: a Lease that is released now would let another begin. */
   readonly isQuiet: () => boolean
 }
 
@@ -50,7 +51,8 @@ export const begin = (
   const graceMillis = leaseMillis - renewMillis
   let sentAtMillis = acquisitionSentAtMillis
   let isOver = false
-  let cutOffAtMillis = Number.NEGATIVE_INFINITY
+  let underWay = 0
+  let unansweredAtMillis = Number.NEGATIVE_INFINITY
 
   const millisLeft = (): number => {
     const left = sentAtMillis + renewMillis - nowMillis()
@@ -71,9 +73,13 @@ export const begin = (
     end: () => {
       isOver = true
     },
-    cutOff: () => {
-      cutOffAtMillis = nowMillis()
+    writeBegan: () => {
+      underWay += 1
     },
-    isQuiet: () => nowMillis() - cutOffAtMillis >= graceMillis
+    writeEnded: (isAnswered) => {
+      underWay -= 1
+      if (!isAnswered) unansweredAtMillis = nowMillis()
+    },
+    isQuiet: () => underWay === 0 && nowMillis() - unansweredAtMillis >= graceMillis
   }
 }

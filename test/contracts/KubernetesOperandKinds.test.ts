@@ -6,9 +6,10 @@ import { randomUUID } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Random, Stream } from "effect"
 import { parse } from "yaml"
 import { MemoryKubernetes, layer as memory } from "../../layers/fake/MemoryKubernetes.ts"
+import * as Chance from "../../layers/fake/simulation/Chance.ts"
 import { layer as kubernetesHttp } from "../../layers/real/KubernetesHttp.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
 import { asked } from "./KubernetesAnswers.ts"
@@ -301,6 +302,73 @@ describe.skipIf(kubeconfig === "")(`operands in memory are as on a real API serv
       const fake = Context.get(yield* Layer.build(Layer.fresh(memory)), KubernetesApi)
       const server = Context.get(yield* Layer.build(real), KubernetesApi)
       yield* Effect.addFinalizer(() => clean(server, path))
+      const [ours, theirs] = [yield* asked(fake, requests), yield* asked(server, requests)]
+      assert.deepStrictEqual(ours, theirs)
+    })
+  )
+})
+
+const DRIVER = { apiVersion: "operator.openshift.io/v1", kind: "ClusterCSIDriver" }
+const DRIVERS = "/apis/operator.openshift.io/v1/clustercsidrivers"
+/** Of a driver that no other test is about. */
+const DRIVER_NAME = "csi.kubevirt.io"
+const SEEDS = Array.from({ length: 20 }, (_, index) => index + 1)
+const REQUESTS = 30
+
+/** What managers of a status, an administrator and a stranger may ask for. */
+const statusRequest = ({ below, happens, oneOf }: Chance.Chance): KubernetesRequest => {
+  const path = `${DRIVERS}/${DRIVER_NAME}`
+  const some = <A>(items: ReadonlyArray<A>) => items.filter(() => happens(0.4))
+  const condition = (type: string) => ({
+    type,
+    status: oneOf(["True", "False"]),
+    lastTransitionTime: `2026-01-01T00:00:0${below(2)}Z`,
+    ...(happens(0.5) ? { message: "as it is" } : {})
+  })
+  const generation = (name: string) => ({
+    ...{ group: "apps", resource: "daemonsets", namespace: "a", name },
+    lastGeneration: below(2)
+  })
+  const status = {
+    ...(happens(0.7) ? { conditions: some(["A", "B", "C"]).map(condition) } : {}),
+    ...(happens(0.4) ? { generations: some(["a", "b"]).map(generation) } : {}),
+    ...(happens(0.2) ? { version: oneOf(["1", "2"]) } : {}),
+    ...(happens(0.2) ? { readyReplicas: below(3) } : {})
+  }
+  const body = { ...DRIVER, metadata: { name: DRIVER_NAME }, ...(happens(0.8) ? { status } : {}) }
+  const query = { fieldManager: oneOf(["a", "b", "c"]) }
+  const at = { path: `${path}/status`, method: "PATCH" } as const
+  switch (oneOf(["apply", "force", "force", "force", "patch", "spec", "get"])) {
+    case "apply":
+      return { ...at, body, contentType: APPLY, query }
+    case "force":
+      return { ...at, body, contentType: APPLY, query: { ...query, force: true } }
+    case "patch":
+      return { ...at, body: { status }, contentType: MERGE, query: { fieldManager: "stranger" } }
+    case "spec":
+      return {
+        ...{ path, method: "PATCH", contentType: MERGE, query: { fieldManager: "admin" } },
+        body: { spec: { managementState: oneOf(["Managed", "Removed"]) }, status }
+      }
+    default:
+      return { path, method: "GET" }
+  }
+}
+
+describe.skipIf(kubeconfig === "")(`a status in memory is as on a real API server${needs}`, () => {
+  it.live.each(SEEDS.map((seed) => ({ seed })))("3.1: seed $seed", ({ seed }) =>
+    Effect.gen(function* () {
+      const fake = Context.get(yield* Layer.build(Layer.fresh(memory)), KubernetesApi)
+      const server = Context.get(yield* Layer.build(real), KubernetesApi)
+      const path = `${DRIVERS}/${DRIVER_NAME}`
+      yield* clean(server, path)
+      yield* Effect.addFinalizer(() => clean(server, path))
+      const body = { ...DRIVER, metadata: { name: DRIVER_NAME }, spec: {} }
+      const made: KubernetesRequest = { method: "POST", path: DRIVERS, body, query: { fieldManager: "admin" } }
+      const drawn = yield* Effect.map(Chance.make, (chance) =>
+        Array.from({ length: REQUESTS }, () => statusRequest(chance))
+      ).pipe(Random.withSeed(`${seed}`))
+      const requests = [made, ...drawn]
       const [ours, theirs] = [yield* asked(fake, requests), yield* asked(server, requests)]
       assert.deepStrictEqual(ours, theirs)
     })

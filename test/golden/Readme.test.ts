@@ -8,13 +8,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { parse } from "yaml"
 import { NODE_FLAGS } from "../../layers/development/DriverProcess.ts"
 import { DRIVER_FLAGS } from "../../src/main/Flags.ts"
+import { OPERATOR_FLAGS } from "../../src/main/OperatorFlags.ts"
 
 const root = new URL("../../", import.meta.url)
 const file = fileURLToPath(new URL("README.md", root))
 const readme = readFileSync(file, "utf8")
 const manifest = JSON.parse(readFileSync(new URL("package.json", root), "utf8"))
 
-type Flags = (typeof DRIVER_FLAGS)["upstream"]
+type Flags = Readonly<(typeof DRIVER_FLAGS)["upstream"]>
 
 const cell = (text: string) => text.replaceAll("|", "\\|")
 /** As the usage text shows it; a boolean is false and everything else empty where Go shows nothing. */
@@ -33,7 +34,8 @@ const tableOf = (flags: Flags): string =>
 const generated: Readonly<Record<string, string>> = {
   "upstream flags": tableOf(DRIVER_FLAGS.upstream),
   "own flags": tableOf(DRIVER_FLAGS.ours),
-  "klog flags": tableOf(DRIVER_FLAGS.klog)
+  "klog flags": tableOf(DRIVER_FLAGS.klog),
+  "operator flags": tableOf(OPERATOR_FLAGS)
 }
 
 const between = (name: string) => new RegExp(`(<!-- begin ${name} -->\n)(.*?)(<!-- end ${name} -->)`, "su")
@@ -60,9 +62,10 @@ describe("README", () => {
   })
 
   it("its command lines and its DaemonSet use flags that exist", () => {
-    const known = Object.values(DRIVER_FLAGS).flatMap((flags) => flags.map(({ name }) => name))
+    const known = [...Object.values(DRIVER_FLAGS), OPERATOR_FLAGS].flatMap((flags) => flags.map(({ name }) => name))
     const ofNode = NODE_FLAGS.map((flag) => flag.replace(/^--([^=]+).*$/u, "$1"))
-    const ofOthers = ["keep", "seed", ...ofNode]
+    // Of our own scripts, and of kubectl.
+    const ofOthers = ["keep", "seed", "type", ...ofNode]
     const used = [...readme.matchAll(/(?<![\w-])--([a-z][\w-]*)/gu)].map(([, name]) => name!)
     assert.deepStrictEqual(
       [...new Set(used)].filter((name) => !known.includes(name) && !ofOthers.includes(name)),

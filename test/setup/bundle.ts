@@ -1,6 +1,6 @@
 /**
- * Bundles the driver once per run, for the tests that start it as a process. The bundle is this run's own: another run,
- * or somebody who builds, does not change the program under a test.
+ * Bundles the programs once per run, for the tests that start them as processes. The bundle is this run's own: another
+ * run, or somebody who builds, does not change a program under a test.
  */
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -11,6 +11,7 @@ import type { TestProject } from "vitest/node"
 declare module "vitest" {
   export interface ProvidedContext {
     readonly driverEntry: string
+    readonly operatorEntry: string
   }
 }
 
@@ -21,5 +22,6 @@ export default (project: TestProject) => {
   const directory = mkdtempSync(join(root, "node_modules", ".bundle-"))
   execFileSync(process.execPath, [join(root, "scripts/bundle.mjs"), directory], { cwd: root, stdio: "inherit" })
   project.provide("driverEntry", join(directory, "driver.cjs"))
+  project.provide("operatorEntry", join(directory, "operator.cjs"))
   return () => rmSync(directory, { recursive: true, force: true })
 }

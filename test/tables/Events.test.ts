@@ -2,7 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { MemoryKubernetes, layer as memoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
-import { cut, type EventInput, EventRecorder, render } from "../../src/reconciler/Events.ts"
+import { type EventInput, EventRecorder, render } from "../../src/reconciler/Events.ts"
+import { cut } from "../../src/reconciler/EventWriter.ts"
 import { failed, ScriptedApi } from "./ScriptedApi.ts"
 
 const pod = { name: "web", namespace: "ns", uid: "uid-1" }

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { OPERATOR, type OperatorCommand, type OperatorFlags, parseOperator } from "../../src/main/OperatorFlags.ts"
+import { type OperatorCommand, type OperatorFlags, parseOperator } from "../../src/main/OperatorFlags.ts"
+import { OPERATOR_NAME } from "../../src/operator/Names.ts"
 
 const defaults: OperatorFlags = {
   config: "",
@@ -71,21 +72,21 @@ describe("what is refused", () => {
   it("1.1 an unknown command, without the usage", () => {
     assert.deepStrictEqual<OperatorCommand>(parseOperator(["-v=2", "stop"]), {
       _tag: "Refused",
-      message: `Error: unknown command "stop" for "${OPERATOR}"\nremedy: the only command is start; ${OPERATOR} --help lists the flags`
+      message: `Error: unknown command "stop" for "${OPERATOR_NAME}"\nremedy: the only command is start; ${OPERATOR_NAME} --help lists the flags`
     })
   })
 })
 
 describe("help and version", () => {
   it.each([
-    { words: [], exitCode: 1, first: `  ${OPERATOR} [command]` },
-    { words: ["-v=2"], exitCode: 1, first: `  ${OPERATOR} [command]` },
-    { words: ["--"], exitCode: 1, first: `  ${OPERATOR} [command]` },
-    { words: ["--help"], exitCode: 0, first: `  ${OPERATOR} [command]` },
-    { words: ["help"], exitCode: 0, first: `  ${OPERATOR} [command]` },
-    { words: ["help", "start"], exitCode: 0, first: `  ${OPERATOR} start [flags]` },
-    { words: ["start", "-h"], exitCode: 0, first: `  ${OPERATOR} start [flags]` },
-    { words: ["start", "--help", "--nonsense"], exitCode: 0, first: `  ${OPERATOR} start [flags]` }
+    { words: [], exitCode: 1, first: `  ${OPERATOR_NAME} [command]` },
+    { words: ["-v=2"], exitCode: 1, first: `  ${OPERATOR_NAME} [command]` },
+    { words: ["--"], exitCode: 1, first: `  ${OPERATOR_NAME} [command]` },
+    { words: ["--help"], exitCode: 0, first: `  ${OPERATOR_NAME} [command]` },
+    { words: ["help"], exitCode: 0, first: `  ${OPERATOR_NAME} [command]` },
+    { words: ["help", "start"], exitCode: 0, first: `  ${OPERATOR_NAME} start [flags]` },
+    { words: ["start", "-h"], exitCode: 0, first: `  ${OPERATOR_NAME} start [flags]` },
+    { words: ["start", "--help", "--nonsense"], exitCode: 0, first: `  ${OPERATOR_NAME} start [flags]` }
   ])("1.1 $words", ({ exitCode, first, words }) => {
     const help = parseOperator(words)
     assert(help._tag === "Help")
@@ -96,7 +97,7 @@ describe("help and version", () => {
     const help = parseOperator(["start", "--help"])
     assert(help._tag === "Help")
     assert.match(help.text, /^ {6}--terminate-on-files stringArray +a file/mu)
-    assert.match(help.text, /^ {2}-v, --v int +verbosity/mu)
+    assert.match(help.text, /^ {2}-v, --v Level +verbosity/mu)
     assert.match(help.text, /--log-flush-frequency duration .*\(default 5s\)$/mu)
   })
 

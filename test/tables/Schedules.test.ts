@@ -1,6 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Random, Schedule } from "effect"
-import { conflictRetry, eventRetry, providerRetry, watchReconnect } from "../../src/reconciler/Schedules.ts"
+import {
+  conflictRetry,
+  eventRetry,
+  leaseAcquisition,
+  leaseRelease,
+  leaseRenewal,
+  providerRetry,
+  watchReconnect
+} from "../../src/reconciler/Schedules.ts"
 
 /** The delays of a schedule in milliseconds, at most `limit` of them, when chance always says the same. */
 const delays = (schedule: Schedule.Schedule<unknown, unknown>, chance: number, limit = 20) =>
@@ -25,6 +33,25 @@ describe("schedules", () => {
     { row: "3.2", name: "providerRetry, 20 % more", schedule: providerRetry, chance: 1, expected: [1_200, 1_320] },
     { row: "e.2", name: "conflictRetry", schedule: conflictRetry, chance: 0.5, expected: [10, 20, 40, 80] },
     { row: "8.3", name: "eventRetry", schedule: eventRetry, chance: 0.5, expected: [500, 1_000] },
+    { row: "1.6", name: "leaseRelease", schedule: leaseRelease, chance: 0.5, expected: [500, 1_000] },
+    ...[
+      { chance: 0, expected: 26_000 },
+      { chance: 0.5, expected: 41_600 },
+      { chance: 1, expected: 57_200 }
+    ].map(({ chance, expected }) => ({
+      row: "1.6",
+      name: `leaseAcquisition, chance ${chance}`,
+      schedule: leaseAcquisition(26_000),
+      chance,
+      expected: Array.from({ length: 20 }, () => expected)
+    })),
+    {
+      row: "1.6",
+      name: "leaseRenewal",
+      schedule: leaseRenewal(26_000),
+      chance: 0.9,
+      expected: Array.from({ length: 20 }, () => 26_000)
+    },
     {
       row: "design",
       name: "watchReconnect",

@@ -313,6 +313,8 @@ describe("TLS", () => {
       for (const type of ["Old", "Intermediate", "Modern"]) {
         const context = contextOf({ cert, key, clientCa: undefined, tls: profile(type) })
         assert.strictEqual(context.ecdhCurve, "X25519MLKEM768:X25519:P-256:P-384")
+        // Absent, it would mean every public CA.
+        assert.deepStrictEqual(context.ca, [])
         createSecureContext(context)
       }
       const unknown = { ...DEFAULT_TLS, groups: ["made-up"] }
