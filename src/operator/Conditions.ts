@@ -138,8 +138,13 @@ const degraded = (errors: ReadonlyArray<string>, observed: Observed, progress: s
       )
 }
 
-/** From the live DaemonSet, whoever manages it. */
-const nodeOf = (daemonSet: Manifest | undefined, observed: Observed, errors: ReadonlyArray<string>): Node => {
+/** From the live DaemonSet, whoever manages it; only a rollout of ours can be stuck. */
+const nodeOf = (
+  daemonSet: Manifest | undefined,
+  observed: Observed,
+  errors: ReadonlyArray<string>,
+  isManaged: boolean
+): Node => {
   const waiting = "Waiting for the DaemonSet to deploy the CSI Node Service"
   if (daemonSet === undefined) {
     return {
@@ -159,7 +164,7 @@ const nodeOf = (daemonSet: Manifest | undefined, observed: Observed, errors: Rea
       progress === undefined
         ? is(PROGRESSING, false, "AsExpected", "DaemonSet is not progressing")
         : is(PROGRESSING, true, "Deploying", progress),
-    degraded: degraded(errors, observed, progress)
+    degraded: degraded(errors, observed, isManaged ? progress : undefined)
   }
 }
 
@@ -191,7 +196,7 @@ const node = (observed: Observed, plan: Plan, outcome: Outcome, daemonSet: Manif
       degraded: degraded(errors, observed, undefined)
     }
   }
-  return nodeOf(daemonSet, observed, errors)
+  return nodeOf(daemonSet, observed, errors, management._tag === "Managed")
 }
 
 const OPENSHIFT = "OpenShiftAPIsAvailable"
@@ -266,12 +271,13 @@ export const reports = (observed: Observed, plan: Plan, outcome: Outcome, fixed:
   const nodeService = node(observed, plan, outcome, daemonSet)
   const rollout = daemonSet === undefined ? undefined : DaemonSet.rolloutOf(daemonSet)
   const generations = generationsOf(observed, plan, outcome, fixed, rollout?.generation)
-  const version =
+  // What is not applied is not of this version.
+  const isApplied =
     plan.management._tag === "Managed" &&
+    statics.status === "False" &&
     nodeService.progressing.status === "False" &&
     nodeService.degraded.status === "False"
-      ? config.version
-      : it.status?.version
+  const version = isApplied ? config.version : it.status?.version
   return [
     { fieldManager: FieldManager.managementState, conditions: [management] },
     // An operand that is somebody else's business is not spoken of.

@@ -6,7 +6,7 @@
  */
 import { Option, Schema } from "effect"
 import type { ClusterCSIDriver, Condition, Generation } from "../../schemas/ClusterCSIDriver.ts"
-import { isEqual, isObject, type JsonObject, objectAt } from "../../schemas/Json.ts"
+import { isEqual, isObject, type JsonObject, objectAt, textAt } from "../../schemas/Json.ts"
 import type { Report } from "./Conditions.ts"
 import { DRIVER_NAME } from "./Names.ts"
 
@@ -22,8 +22,8 @@ const decodeManagedFields = Schema.decodeUnknownOption(ManagedFields)
 
 /** What one field manager says of the status. */
 export interface Part {
-  readonly conditions?: ReadonlyArray<Condition>
-  readonly generations?: ReadonlyArray<Generation>
+  readonly conditions?: ReadonlyArray<JsonObject>
+  readonly generations?: ReadonlyArray<JsonObject>
   readonly observedGeneration?: number
   readonly readyReplicas?: number
   readonly version?: string
@@ -53,23 +53,28 @@ const SCALARS = ["observedGeneration", "readyReplicas", "version"] as const
 const nonEmpty = <A>(key: "conditions" | "generations", items: ReadonlyArray<A>) =>
   items.length === 0 ? {} : { [key]: items }
 
-/** @shape (live object, field manager) -> its part as it is now; items that it shares with others count */
+/** What others have put into an item beside us is theirs. */
+const ownedOf = (item: JsonObject, tree: JsonObject): JsonObject =>
+  Object.fromEntries(Object.entries(item).filter(([key]) => Object.hasOwn(tree, `f:${key}`)))
+
+/** @shape (items in order, tree of owned fields, key of an item) -> those that are owned, as far as they are */
+const ownedItems = <A extends JsonObject>(
+  items: ReadonlyArray<A>,
+  trees: JsonObject,
+  keyOf: (item: A) => string
+): ReadonlyArray<JsonObject> =>
+  items.filter((item) => Object.hasOwn(trees, keyOf(item))).map((item) => ownedOf(item, objectAt(trees, keyOf(item))))
+
+/** @shape (live object, field manager) -> its part as it is now; fields that it shares with others count */
 export const previousPart = (it: ClusterCSIDriver, fieldManager: string): Part => {
   const owned = ownedBy(it, fieldManager)
   const { conditions = [], generations = [], observedGeneration, readyReplicas, version } = it.status ?? {}
   const scalars = { observedGeneration, readyReplicas, version }
   return {
-    ...nonEmpty(
-      "conditions",
-      conditions
-        .filter((condition) => Object.hasOwn(objectAt(owned, "f:conditions"), conditionKey(condition)))
-        .sort(byType)
-    ),
+    ...nonEmpty("conditions", ownedItems([...conditions].sort(byType), objectAt(owned, "f:conditions"), conditionKey)),
     ...nonEmpty(
       "generations",
-      generations
-        .filter((generation) => Object.hasOwn(objectAt(owned, "f:generations"), generationKey(generation)))
-        .sort(byGenerationKey)
+      ownedItems([...generations].sort(byGenerationKey), objectAt(owned, "f:generations"), generationKey)
     ),
     ...Object.fromEntries(
       SCALARS.flatMap((key) =>
@@ -83,8 +88,8 @@ export const previousPart = (it: ClusterCSIDriver, fieldManager: string): Part =
 export const nextPart = (report: Report, previous: Part, now: string): Part => {
   const conditions = report.conditions
     .map((finding): Condition => {
-      const before = previous.conditions?.find(({ type }) => type === finding.type)
-      const since = before?.status === finding.status ? before.lastTransitionTime : undefined
+      const before = previous.conditions?.find(({ type }) => type === finding.type) ?? {}
+      const since = before["status"] === finding.status ? textAt(before, "lastTransitionTime") : undefined
       return { ...finding, lastTransitionTime: since ?? now }
     })
     .sort(byType)
