@@ -42,7 +42,7 @@ const RELEASE_MILLIS = 5_000
 const EVENT_MILLIS = 1_000
 
 /** What is said about the Lease, for an Event of the reason "LeaderElection". */
-interface ElectionEvent {
+export interface ElectionEvent {
   readonly _tag: "BecameLeader" | "StoppedLeading"
   /** "<identity> became leader", "<identity> stopped leading". */
   readonly message: string
