@@ -48,7 +48,7 @@ describe("objects of another installation", () => {
     {
       name: "a binding of a driver in another namespace",
       object: binding([account("kube-system")]),
-      expected: "an installation that runs as ServiceAccount kube-system/driver"
+      expected: "an installation whose ServiceAccount is kube-system/driver"
     },
     {
       name: "a binding that also binds ours",
