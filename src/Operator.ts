@@ -22,7 +22,6 @@ import * as ReconcileLoop from "./reconciler/ReconcileLoop.ts"
 import * as Resource from "./reconciler/Resource.ts"
 import { operatorBackoff } from "./reconciler/Schedules.ts"
 import * as WorkQueue from "./reconciler/WorkQueue.ts"
-import { LogKeys } from "./telemetry/LogKeys.ts"
 
 /** What was begun when the operator was told to stop may take this long to end. */
 const DRAIN_MILLIS = 20_000
@@ -49,23 +48,36 @@ const infrastructures = Resource.make({
 })
 
 /** How long a Lease lasts: longer where there is nobody to hand it over to. */
-const timings = Resource.get(infrastructures, "", "cluster").pipe(
-  Effect.map(({ status }) =>
-    status?.controlPlaneTopology === "SingleReplica"
-      ? LeaderElection.TIMINGS.SINGLE_REPLICA
-      : LeaderElection.TIMINGS.HIGHLY_AVAILABLE
-  ),
-  Effect.catch((failure) =>
-    Effect.as(
-      failure.isNotFound
-        ? Effect.void
-        : Effect.logWarning("the topology of the control plane is not known, assuming more than one replica", {
-            [LogKeys.error]: failure.message
-          }),
-      LeaderElection.TIMINGS.HIGHLY_AVAILABLE
+const timings = (record: Surroundings["record"]) =>
+  Resource.get(infrastructures, "", "cluster").pipe(
+    Effect.map(({ status }) =>
+      status?.controlPlaneTopology === "SingleReplica"
+        ? LeaderElection.TIMINGS.SINGLE_REPLICA
+        : LeaderElection.TIMINGS.HIGHLY_AVAILABLE
+    ),
+    Effect.catch((failure) =>
+      Effect.as(
+        // A cluster that is not OpenShift has none.
+        failure.isNotFound ? Effect.void : record(topologyUnknown(failure.message)),
+        LeaderElection.TIMINGS.HIGHLY_AVAILABLE
+      )
     )
   )
-)
+
+const topologyUnknown = (why: string): OperatorEvent => ({
+  type: "Warning",
+  reason: "ControlPlaneTopology",
+  message: `unable to get the control plane's topology, assuming more than one replica: ${why}`,
+  speaker: "operator"
+})
+
+/** A bug: the loop goes on, and somebody hears of it. */
+const panicked = (defect: unknown): OperatorEvent => ({
+  type: "Warning",
+  reason: "Secrets-Store-Csi-Driver-OperatorPanic",
+  message: `Panic observed: ${defect instanceof Error ? defect.message : "unknown"}`,
+  speaker: "operator"
+})
 
 const followLogLevel = Effect.fnUntraced(function* (it: ClusterCSIDriver, record: Surroundings["record"]) {
   const level = yield* LogLevel
@@ -106,7 +118,7 @@ const lead = Effect.fnUntraced(function* (
     name: "operator",
     workers: 1,
     queue,
-    reconcile: () => reconcile(world),
+    reconcile: () => Effect.tapDefect(reconcile(world), (defect) => record(panicked(defect))),
     timeLimitMillis: RECONCILE_MILLIS
   })
   // The reconcile under way ends; the next one is not begun.
@@ -127,7 +139,7 @@ export const run = Effect.fn("Operator.run")(function* (config: OperatorConfig, 
     namespace: config.lease.namespace,
     name: config.lease.name,
     identity: surroundings.identity,
-    timings: yield* timings,
+    timings: yield* timings(surroundings.record),
     drainMillis: DRAIN_MILLIS,
     onEvent: surroundings.recordElection,
     lead: ({ stopping }) => lead(config, surroundings, stopping)

@@ -140,6 +140,7 @@ const serve = Effect.fnUntraced(function* (settings: OperatorSettings, cluster: 
 
 /** As each part has always been named in Events. */
 const COMPONENT_OF = {
+  operator: COMPONENTS.operator,
   loggingSyncer: COMPONENTS.logLevel,
   managementState: COMPONENTS.managementState,
   staticResources: COMPONENTS.staticResources,

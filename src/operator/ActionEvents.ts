@@ -12,7 +12,13 @@ import type { Ended } from "./Perform.ts"
 import type { Action } from "./Plan.ts"
 
 /** Who speaks: one of the operator's parts, as each has always had a name of its own. */
-export type Speaker = "loggingSyncer" | "managementState" | "staticResources" | "configObserver" | "nodeService"
+export type Speaker =
+  | "operator"
+  | "loggingSyncer"
+  | "managementState"
+  | "staticResources"
+  | "configObserver"
+  | "nodeService"
 
 export interface OperatorEvent {
   readonly type: "Normal" | "Warning"

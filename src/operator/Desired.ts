@@ -10,7 +10,7 @@ import { Manifest } from "../../schemas/Manifest.ts"
 import type { OperatorConfig } from "../../schemas/OperatorConfig.ts"
 import { fillIn } from "./DaemonSet.ts"
 import { idOf, type OperandId } from "./Kinds.ts"
-import { DAEMON_SET, DRIVER_NAME, PROFILE_LABEL } from "./Names.ts"
+import { DAEMON_SET, DRIVER_NAME, MANAGED_BY_LABEL, OPERATOR_NAME, PROFILE_LABEL } from "./Names.ts"
 
 export const SYNC_BINDING_FILE = "rbac/secret_sync_binding.yaml"
 export const DRIVER_ROLE_FILE = "rbac/secretproviderclasses_role.yaml"
@@ -66,6 +66,17 @@ const isWithoutProfile = (csiDriver: Manifest): boolean =>
   listAt(objectAt(csiDriver, "spec"), "volumeLifecycleModes").includes("Ephemeral") &&
   csiDriver.metadata.labels?.[PROFILE_LABEL] === undefined
 
+const SHARED_KINDS = ["ClusterRole", "ClusterRoleBinding"]
+
+/** Others give these names to theirs: ours are known by a label. */
+const marked = (manifest: Manifest): Manifest =>
+  SHARED_KINDS.includes(manifest.kind)
+    ? {
+        ...manifest,
+        metadata: { ...manifest.metadata, labels: { ...manifest.metadata.labels, [MANAGED_BY_LABEL]: OPERATOR_NAME } }
+      }
+    : manifest
+
 /** The driver reaches the API server wherever the operator sees it. */
 const withPorts = (manifest: Manifest, ports: ReadonlyArray<number>): Manifest => {
   const spec = objectAt(manifest, "spec")
@@ -101,7 +112,7 @@ export const staticObjects = (
             Result.succeed({ file, manifest: filled(manifest, { NAMESPACE: namespace, SYNC_NAMESPACE: name }) })
           )
       }
-      const object = filled(manifest, { NAMESPACE: namespace })
+      const object = marked(filled(manifest, { NAMESPACE: namespace }))
       if (file === CSI_DRIVER_FILE && isWithoutProfile(object)) {
         const error = `CSIDriver ${DRIVER_NAME} supports Ephemeral volume lifecycle but is missing required label ${PROFILE_LABEL}`
         return [Result.fail({ file, error })]

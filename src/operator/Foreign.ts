@@ -6,8 +6,8 @@
  */
 import { isObject, listAt, textAt } from "../../schemas/Json.ts"
 import type { Manifest } from "../../schemas/Manifest.ts"
+import { Annotation, MANAGED_BY_LABEL, OPERATOR_NAME } from "./Names.ts"
 
-const MANAGED_BY = "app.kubernetes.io/managed-by"
 const RELEASE = "meta.helm.sh/release-name"
 const RELEASE_NAMESPACE = "meta.helm.sh/release-namespace"
 
@@ -27,9 +27,11 @@ const bindsOthers = (object: Manifest, namespace: string): boolean => {
  */
 export const ownerOf = (object: Manifest, namespace: string): string | undefined => {
   const { annotations = {}, labels = {} } = object.metadata
+  // Once taken over it is ours, whatever else it still says.
+  if (labels[MANAGED_BY_LABEL] === OPERATOR_NAME || annotations[Annotation.specHash] !== undefined) return undefined
   const release = annotations[RELEASE]
   if (release !== undefined) return `Helm release ${annotations[RELEASE_NAMESPACE] ?? "default"}/${release}`
-  if (labels[MANAGED_BY] === "Helm") return "a Helm release"
+  if (labels[MANAGED_BY_LABEL] === "Helm") return "a Helm release"
   if (!bindsOthers(object, namespace)) return undefined
   const [subject] = listAt(object, "subjects").filter(isObject)
   const name = subject === undefined ? "" : `${textAt(subject, "namespace") ?? ""}/${textAt(subject, "name") ?? ""}`

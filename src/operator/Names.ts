@@ -36,6 +36,9 @@ export const Annotation = {
   adoptForeign: "secrets-store.csi.k8s.io/adopt-foreign-objects"
 } as const
 
+/** On roles and bindings, whose names other installations use as well. */
+export const MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+
 export const PROFILE_LABEL = "security.openshift.io/csi-ephemeral-volume-profile"
 
 /** Who owns what in the ClusterCSIDriver's status. */

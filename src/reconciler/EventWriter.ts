@@ -97,7 +97,7 @@ export const render = (
   lastTimestamp: timestamp(lastMillis)
 })
 
-export interface EventWriter {
+interface EventWriter {
   readonly record: (occasion: Occasion) => Effect.Effect<void>
   /** Waits until what was recorded so far is written or given up, for no longer than five seconds. */
   readonly flush: Effect.Effect<void>

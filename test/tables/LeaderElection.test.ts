@@ -303,6 +303,27 @@ describe("losing", () => {
   )
 
   it.effect.each([
+    { name: "an acquisition", slowFrom: 0, sentAt: 4_000, answeredAt: 8_000 },
+    { name: "a renewal", slowFrom: 10_000, sentAt: 26_000, answeredAt: 30_000 }
+  ])("1.6 the time of $name counts from when it was sent, not answered", ({ answeredAt, sentAt, slowFrom }) =>
+    onServer(
+      Effect.gen(function* () {
+        const server = yield* MemoryKubernetes
+        const leader = yield* start(candidate(untilStopped))
+        if (slowFrom > 0) yield* pass(slowFrom)
+        yield* server.setLatencyMillis(4_000)
+        yield* pass(answeredAt - slowFrom)
+        yield* server.setLatencyMillis(0)
+        for (let n = 0; n < 3; n++) yield* server.failNext(isLeaseWrite, LOST_ANSWER, { applied: false })
+        yield* pass(sentAt + timings.renewMillis - 1 - answeredAt)
+        assert.isUndefined(leader.pollUnsafe())
+        yield* pass(1)
+        assert.deepStrictEqual<unknown>(leader.pollUnsafe(), Exit.fail(lost("expired")))
+      })
+    )
+  )
+
+  it.effect.each([
     { name: "another has taken it", why: "taken" as const, spec: of("other"), holds: "other" },
     { name: "somebody has released it", why: "taken" as const, spec: of(""), holds: "" }
   ])("1.6 at the next renewal: $name", ({ holds, spec, why }) =>
