@@ -7,7 +7,7 @@ import { Effect, Layer, Schema } from "effect"
 import * as AssetFiles from "../../layers/real/AssetFiles.ts"
 import * as NodeDigest from "../../layers/real/NodeDigest.ts"
 import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
-import { type JsonObject, objectAt } from "../../schemas/Json.ts"
+import { isEqual, type JsonObject, objectAt } from "../../schemas/Json.ts"
 import { Manifest } from "../../schemas/Manifest.ts"
 import type { StringMap } from "../../schemas/Meta.ts"
 import type { OperatorConfig } from "../../schemas/OperatorConfig.ts"
@@ -75,7 +75,7 @@ export const clusterCsiDriver = (
 export const byKey = (objects: ReadonlyArray<Manifest>): ReadonlyMap<string, Manifest> =>
   new Map(objects.map((object) => [keyOf(idOf(object)), object]))
 
-export const OPENSHIFT_GROUPS: ReadonlySet<string> = new Set([
+const OPENSHIFT_GROUPS: ReadonlySet<string> = new Set([
   "config.openshift.io",
   "operator.openshift.io",
   "security.openshift.io"
@@ -112,7 +112,7 @@ export const stored = (object: Manifest): Manifest => ({
 const rewritten = (before: Manifest | undefined, object: Manifest): Manifest => {
   if (object.kind !== "DaemonSet") return object
   const spec = withDefaults(objectAt(object, "spec"))
-  const isRollout = JSON.stringify(before?.["spec"]) !== JSON.stringify(spec)
+  const isRollout = !isEqual(before?.["spec"], spec)
   return {
     ...object,
     metadata: { ...object.metadata, generation: (before?.metadata.generation ?? 0) + (isRollout ? 1 : 0) },
