@@ -208,7 +208,7 @@ describe("a plan of a managed operand", () => {
 
   it.each([
     { name: "Managed", annotations: {}, expected: 0 },
-    { name: "asked to take over", annotations: { [Annotation.adoptForeign]: "true" }, expected: 1 },
+    { name: "asked to take over", annotations: { [Annotation.adoptForeign]: "true" }, expected: 2 },
     { name: 'asked with another word than "true"', annotations: { [Annotation.adoptForeign]: "yes" }, expected: 0 }
   ])("Q41 one foreign object stops all of it: $name", ({ annotations, expected }) => {
     const labels = { "app.kubernetes.io/managed-by": "Helm" }
