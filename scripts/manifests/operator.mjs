@@ -47,6 +47,8 @@ export const deploymentSpec = () => ({
     spec: {
       serviceAccountName: OPERATOR,
       priorityClassName: "system-cluster-critical",
+      // A reconcile under way ends, then the lease is released and the last Events are written.
+      terminationGracePeriodSeconds: 45,
       // Preferred, not required: a hosted cluster has no such nodes.
       affinity: {
         nodeAffinity: {

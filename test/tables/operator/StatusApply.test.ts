@@ -228,7 +228,7 @@ describe("what is sent", () => {
       apiVersion: "operator.openshift.io/v1",
       kind: "ClusterCSIDriver",
       metadata: { name: "secrets-store.csi.k8s.io" },
-      // An empty object is none.
+      // An empty status would be kept as null.
       ...(Object.keys(expected ?? {}).length === 0 ? {} : { status: expected })
     }
     assert.deepStrictEqual<unknown>(applies, expected === undefined ? [] : [{ fieldManager: MANAGER, body }])
