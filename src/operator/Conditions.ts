@@ -175,8 +175,12 @@ const node = (observed: Observed, plan: Plan, outcome: Outcome, daemonSet: Manif
     const reason = REMOVAL_REASONS[removal._tag]
     const isOver = removal._tag === "Done"
     const left = plan.foreign.length === 0 ? "" : `; left alone: ${named(plan.foreign)}`
+    // While it waits, the driver serves as before.
+    const serves = removal._tag === "WaitingForPods"
     return {
-      available: is(AVAILABLE, false, "Removed", "The operand is being removed, or is removed"),
+      available: serves
+        ? nodeOf(daemonSet, observed, errors, false).available
+        : is(AVAILABLE, false, "Removed", "The operand is being removed, or is removed"),
       progressing: is(PROGRESSING, !isOver, reason, `${removalWords(removal)}${left}`),
       degraded: degraded(errors, observed, undefined)
     }

@@ -1,6 +1,6 @@
 /**
  * What the operator makes of a cluster, as files to review: what is observed, what is done, in order and with its
- * objects, and what is reported, by field manager. `UPDATE_GOLDENS=1 npx vitest run test/golden/Operator.test.ts` writes
+ * objects, and what is reported, by field manager. `UPDATE_GOLDEN=1 npx vitest run test/golden/Operator.test.ts` writes
  * them again, and the diff is the test.
  *
  * Only the fresh installation has whole objects. Elsewhere an object that is created says how it differs from the one
@@ -22,7 +22,7 @@ import { carriedOut, fixed, observed, settled, withImages } from "../support/Ope
 import { CASES, FRESH, type Golden } from "../support/OperatorStates.ts"
 
 const directory = fileURLToPath(new URL("operator", import.meta.url))
-const isUpdate = process.env["UPDATE_GOLDENS"] === "1"
+const isUpdate = process.env["UPDATE_GOLDEN"] === "1"
 
 const isWord = (key: string): boolean => /^[A-Za-z0-9_-]+$/u.test(key)
 const below = (path: string, key: string): string => {

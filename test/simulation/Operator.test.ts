@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Stream } from "effect"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
 import * as World from "../support/OperatorWorld.ts"
 
@@ -464,6 +465,89 @@ describe("a rollout", () => {
         assert.strictEqual(metadataOf(after)["generation"], 4)
         assert.include(JSON.stringify(after["spec"]), "system-node-critical")
         assert.include(JSON.stringify(after["spec"]), "restartedAt")
+      })
+    )
+  })
+})
+
+describe("a request that fails", () => {
+  /** Every status that one condition has had, in order. */
+  const history = Effect.fnUntraced(function* (type: string) {
+    const api = yield* KubernetesApi
+    const seen: Array<string> = []
+    yield* Effect.forkScoped(
+      Stream.runForEach(
+        api.watch({ path: "/apis/operator.openshift.io/v1/clustercsidrivers" }, DAY_MILLIS),
+        ({ object }) =>
+          Effect.sync(() => {
+            const conditions = listAt(objectAt(isObject(object) ? object : {}, "status"), "conditions").filter(isObject)
+            const status = textAt(conditions.find((condition) => condition["type"] === type) ?? {}, "status")
+            if (status !== undefined && status !== seen.at(-1)) seen.push(status)
+          })
+      ).pipe(Effect.orDie)
+    )
+    return seen
+  })
+
+  it.each([
+    { name: "a conflict", failure: { status: 409, reason: "Conflict" }, applied: false },
+    { name: "an answer that is lost", failure: { status: 0, reason: "Network" }, applied: true },
+    { name: "an API server that is busy", failure: { status: 503, reason: "ServiceUnavailable" }, applied: false }
+  ])("is tried again before anybody hears of it (Q25, Q26): $name", ({ applied, failure }) => {
+    for (const method of ["POST", "PUT"] as const) {
+      World.onVirtualTime(
+        18,
+        Effect.gen(function* () {
+          yield* Effect.forkScoped(World.controlPlane())
+          const control = yield* MemoryKubernetes
+          const seen = yield* history("Degraded")
+          const resources = ["daemonsets.apps", "csidrivers.storage.k8s.io", "clusterroles.rbac.authorization.k8s.io"]
+          for (const resource of resources) {
+            yield* control.failNext((request) => request.method === method && request.resource === resource, failure, {
+              applied
+            })
+          }
+          const operator = yield* installed("a")
+          yield* World.patchClusterCsiDriver({ spec: { logLevel: "Debug", driverConfig: rotation("None") } })
+          yield* Effect.sleep(30_000)
+          yield* World.until("settled", World.settled(operator))
+          assert.deepStrictEqual(seen, ["False"])
+        })
+      )
+    }
+  })
+
+  it("for good is reported with what to do about it, and forgotten when it is put right", () => {
+    World.onVirtualTime(
+      19,
+      Effect.gen(function* () {
+        yield* Effect.forkScoped(World.controlPlane())
+        let isForbidden = true
+        const operator = yield* World.operator("a", {}, (api) => ({
+          ...api,
+          request: (request) =>
+            isForbidden && request.method === "POST" && request.path.endsWith("/clusterroles")
+              ? Effect.fail(
+                  new KubernetesApiFailed({
+                    method: request.method,
+                    path: request.path,
+                    status: 403,
+                    reason: "Forbidden",
+                    detail: "attempting to grant rights not currently held"
+                  })
+                )
+              : api.request(request)
+        }))
+        yield* World.createClusterCsiDriver()
+        const type = "SecretsStoreConditionalStaticResourcesControllerDegraded"
+        yield* World.until("reported", World.isCondition(type, "True SyncError"))
+        assert.include(yield* message(type), "attempting to grant rights not currently held")
+        assert.include(yield* message(type), "ServiceAccount")
+        // Without its rights, the driver is not started.
+        assert.isUndefined(yield* World.daemonSet)
+        isForbidden = false
+        yield* World.until("settled", World.settled(operator), 300_000)
+        assert.strictEqual(yield* World.condition(type), "False AsExpected")
       })
     )
   })

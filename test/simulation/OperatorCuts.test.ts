@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { JsonObject } from "../../layers/fake/KubernetesObject.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import * as Old from "../support/OldOperator.ts"
 import * as World from "../support/OperatorWorld.ts"
 
 const AUDIENCES = [{ audience: "sts.amazonaws.com", expirationSeconds: 3600 }, { audience: "vault" }]
@@ -14,6 +15,8 @@ interface Flow {
   readonly name: string
   /** Goes before, undisturbed. */
   readonly before?: "installed"
+  /** What was there before any operator of ours. */
+  readonly prepare?: Effect.Effect<unknown, never, KubernetesApi>
   /** Of the CSIDriver that is there at first. */
   readonly csiDriver?: JsonObject
   readonly images?: { readonly driver: string; readonly registrar: string; readonly livenessProbe: string }
@@ -104,6 +107,14 @@ const FLOWS: ReadonlyArray<Flow> = [
     cutsMin: 40
   },
   {
+    name: "take-over from the operator of today",
+    images: World.SIDECARS,
+    prepare: Old.leaveBehind({ tokenRequests: AUDIENCES, certificates: true }),
+    act: Effect.void,
+    end: "settled",
+    cutsMin: 60
+  },
+  {
     name: "removal by management state",
     before: "installed",
     act: Effect.andThen(createClass, World.patchClusterCsiDriver({ spec: { managementState: "Removed" } })),
@@ -128,6 +139,7 @@ const run = (flow: Flow, cut: number) =>
     Effect.gen(function* () {
       yield* Effect.forkScoped(World.controlPlane({ nodes: 2 }))
       const change = flow.images === undefined ? {} : { images: flow.images }
+      if (flow.prepare !== undefined) yield* flow.prepare
       if (flow.csiDriver !== undefined) yield* createCsiDriver(flow.csiDriver)
       const ended = flow.end === "settled" ? World.settled : World.removed
       if (flow.before === "installed") {
