@@ -80,7 +80,8 @@ const tell = Effect.fnUntraced(function* (
   }
 })
 
-const STATUS_PATH = `${Resource.pathOf(Resource.clusterCsiDrivers, undefined, DRIVER_NAME)}/status`
+const CR_PATH = Resource.pathOf(Resource.clusterCsiDrivers, undefined, DRIVER_NAME)
+const STATUS_PATH = `${CR_PATH}/status`
 
 const applyStatus = Effect.fnUntraced(function* ({ body, fieldManager }: StatusApply) {
   const api = yield* KubernetesApi
@@ -106,39 +107,33 @@ const removeStale = Effect.fnUntraced(function* (it: ClusterCSIDriver) {
 const report = Effect.fnUntraced(function* (
   it: ClusterCSIDriver,
   { observed, performed, planned }: Attempt,
-  { fixed, record }: World
-): Effect.fn.Return<ReadonlyArray<string>, never, KubernetesApi> {
+  fixed: Fixed
+): Effect.fn.Return<ReadonlyArray<KubernetesApiFailed>, never, KubernetesApi> {
   const now = DateTime.formatIso(DateTime.makeUnsafe(yield* Clock.currentTimeMillis)).replace(/\.\d+Z$/u, "Z")
   const applies = statusApplies(it, reports(observed, planned, performed, fixed), now)
-  const writes = [
-    Effect.catchIf(
-      removeStale(it),
-      ({ isConflict }) => isConflict,
-      () => Effect.void
-    ),
-    ...applies.map(applyStatus)
-  ]
-  const results = yield* Effect.forEach(writes, Effect.result)
-  const failures = results
+  const stale = Effect.catchIf(
+    removeStale(it),
+    ({ isConflict }) => isConflict,
+    () => Effect.void
+  )
+  const results = yield* Effect.forEach([stale, ...applies.map(applyStatus)], Effect.result)
+  return results
     .flatMap((result) => (Result.isFailure(result) ? [result.failure] : []))
     .filter(({ isNotFound }) => !isNotFound)
-  const invalid = failures.find(({ status }) => status === 422)
-  if (invalid !== undefined) yield* record(invalidEvent(invalid))
-  // Each part is refused in the same words.
-  return [...new Set(failures.map((failure) => `status: ${failure.message}${invalidWords(failure)}`))]
 })
 
-/** An object that was stored before a rule was made: every write is refused, also those that have nothing to do with it. */
-const invalidWords = ({ status }: KubernetesApiFailed): string =>
-  status === 422
-    ? `; if spec.driverConfig.driverType is empty, remove spec.driverConfig: kubectl patch clustercsidriver ${DRIVER_NAME} --type=json -p '[{"op":"remove","path":"/spec/driverConfig"}]'`
-    : ""
+const INVALID_REMEDY = `if spec.driverConfig.driverType is empty, remove spec.driverConfig: kubectl patch clustercsidriver ${DRIVER_NAME} --type=json -p '[{"op":"remove","path":"/spec/driverConfig"}]'`
 
-/** Its conditions cannot say so. */
-const invalidEvent = (failure: KubernetesApiFailed): OperatorEvent => ({
+/**
+ * An object that was stored before a rule was made: every write of it is refused, also those that have nothing to do with
+ * the rule. So its conditions cannot say it.
+ */
+const isInvalid = ({ path, status }: KubernetesApiFailed): boolean => status === 422 && path.startsWith(CR_PATH)
+
+const invalidEvent = ({ message }: KubernetesApiFailed): OperatorEvent => ({
   type: "Warning",
   reason: "ClusterCSIDriverInvalid",
-  message: `Failed to update the status of ClusterCSIDriver.operator.openshift.io/${DRIVER_NAME}: ${failure.message}${invalidWords(failure)}`,
+  message: `Failed to update ClusterCSIDriver.operator.openshift.io/${DRIVER_NAME}: ${message}; ${INVALID_REMEDY}`,
   speaker: "managementState"
 })
 
@@ -167,12 +162,16 @@ export const reconcile = Effect.fn("Operator.reconcile")(function* (
   yield* tell(last, Result.isFailure, world.record)
   const { clusterCsiDriver } = last.observed
   if (clusterCsiDriver === undefined) return requeueAfter(RESYNC_MILLIS)
-  const failures = yield* report(clusterCsiDriver, last, world)
+  const unreported = yield* report(clusterCsiDriver, last, world.fixed)
+  const invalid = [...failuresOf(last.performed), ...unreported].find(isInvalid)
+  if (invalid !== undefined) yield* world.record(invalidEvent(invalid))
   const all = [
     ...last.planned.staticErrors.map(({ error, file }) => `${file}: ${error}`),
     ...last.planned.nodeErrors,
     ...last.performed.errors.values(),
-    ...failures
+    // Each part of an invalid status is refused in the same words.
+    ...new Set(unreported.map(({ message }) => `status: ${message}`)),
+    ...(invalid === undefined ? [] : [INVALID_REMEDY])
   ]
   if (all.length > 0) return yield* new OperandNotReconciled({ failures: all })
   return nextLook(last)

@@ -110,8 +110,9 @@ const configured = (secretsStore: JsonObject) =>
 /** Whatever a test leaves: an operator that is gone by now is no help. */
 const cleanUp = Effect.gen(function* () {
   yield* merge(definition, { spec: clusterCsiDriverCrd.spec })
+  // An object that breaks a rule is put right first: without that nothing can be written to it, not even this.
+  yield* Effect.ignore(merge(clusterCsiDriver, { spec: { driverConfig: null } }))
   for (const path of [clusterCsiDriver, csiDriver]) {
-    // Also an object that breaks a rule can be let go of: for that the rules are not looked at.
     yield* absentIsDone(remove(path))
     yield* absentIsDone(merge(path, { metadata: { finalizers: null } }))
   }
@@ -200,6 +201,39 @@ const reconciled = Effect.fnUntraced(function* (it: RunningOperator) {
     Effect.sync(() => (it.sent.slice(from).some(({ path }) => path === clusterCsiDriver) ? true : undefined))
   )
   yield* Effect.sleep("150 millis")
+})
+
+/** The one driver type that was once nothing at all, and is against the rules of today. */
+const OLD_CONFIG = { driverType: "" }
+
+/** Writes what the rules of today forbid, as it was possible before there were any. */
+const beforeTheRules = Effect.fnUntraced(function* (write: ReturnType<typeof createClusterCsiDriver>) {
+  const withoutRules: unknown = JSON.parse(JSON.stringify(clusterCsiDriverCrd.spec), (key, value: unknown) =>
+    key === "x-kubernetes-validations" ? undefined : value
+  )
+  const isInvalid = ({ status }: KubernetesApiFailed) => status === 422
+  yield* merge(definition, { spec: withoutRules })
+  yield* until(
+    "it is taken",
+    Effect.catchIf(write, isInvalid, () => Effect.undefined)
+  )
+  yield* merge(definition, { spec: clusterCsiDriverCrd.spec })
+  // Of another name, and not stored.
+  const tried = send({
+    method: "POST",
+    path: parentOf(clusterCsiDriver),
+    query: { dryRun: "All" },
+    body: {
+      apiVersion: "operator.openshift.io/v1",
+      kind: "ClusterCSIDriver",
+      metadata: { name: "ebs.csi.aws.com" },
+      spec: { managementState: "Managed", driverConfig: { driverType: "SecretsStore" } }
+    }
+  })
+  yield* until(
+    "the rules are known",
+    Effect.catchIf(Effect.as(tried, undefined), isInvalid, () => Effect.succeed(true))
+  )
 })
 
 /** "k:{...}" of each list in the status, and each scalar, with those who own it. */
@@ -646,33 +680,7 @@ describe.skipIf(kubeconfig === "")(
       () =>
         whole(
           Effect.gen(function* () {
-            const withoutRules: unknown = JSON.parse(JSON.stringify(clusterCsiDriverCrd.spec), (key, value: unknown) =>
-              key === "x-kubernetes-validations" ? undefined : value
-            )
-            yield* merge(definition, { spec: withoutRules })
-            const isUnknown = ({ status }: KubernetesApiFailed) => status === 422
-            const created = createClusterCsiDriver({ managementState: "Managed", driverConfig: { driverType: "" } })
-            yield* until(
-              "it is taken",
-              Effect.catchIf(created, isUnknown, () => Effect.undefined)
-            )
-            yield* merge(definition, { spec: clusterCsiDriverCrd.spec })
-            const wrong = { managementState: "Managed", driverConfig: { driverType: "SecretsStore" } }
-            const tried = send({
-              method: "POST",
-              path: parentOf(clusterCsiDriver),
-              query: { dryRun: "All" },
-              body: {
-                apiVersion: "operator.openshift.io/v1",
-                kind: "ClusterCSIDriver",
-                metadata: { name: "ebs.csi.aws.com" },
-                spec: wrong
-              }
-            })
-            yield* until(
-              "the rules are known",
-              Effect.catchIf(Effect.as(tried, undefined), isUnknown, () => Effect.succeed(true))
-            )
+            yield* beforeTheRules(createClusterCsiDriver({ managementState: "Managed", driverConfig: OLD_CONFIG }))
             yield* controlPlane()
             const it = yield* operator()
             yield* Effect.sleep("6 seconds")
@@ -694,6 +702,40 @@ describe.skipIf(kubeconfig === "")(
             // As it says.
             yield* patch(clusterCsiDriver, [{ op: "remove", path: "/spec/driverConfig" }])
             yield* settled(it)
+            assert.deepStrictEqual(it.refused, [])
+          })
+        )
+    )
+
+    it.live(
+      "Q28: an operand that was there before is looked after all the same, and goes once the object is in order",
+      () =>
+        whole(
+          Effect.gen(function* () {
+            const before = yield* start()
+            yield* before.stop
+            yield* beforeTheRules(merge(clusterCsiDriver, { spec: { driverConfig: OLD_CONFIG } }))
+            const it = yield* operator()
+            yield* merge(networkPolicy, { spec: { ingress: [] } })
+            yield* until(
+              "the policy is as before",
+              Effect.map(look(networkPolicy), (object) =>
+                listAt(specOf(object), "ingress").length > 0 ? true : undefined
+              )
+            )
+            yield* remove(clusterCsiDriver)
+            yield* Effect.sleep("3 seconds")
+            // All but the finalizer, which cannot be taken off.
+            for (const path of everything) assert.strictEqual(yield* statusOf(path), 404, path)
+            assert.strictEqual(writesOf(it).at(-1), `PATCH ${clusterCsiDriver} 422`)
+            assert.include(
+              it.logged.findLast((line) => line.includes("trying again")),
+              "kubectl patch clustercsidriver"
+            )
+            assert.strictEqual(it.events.at(-1)?.reason, "ClusterCSIDriverInvalid")
+            yield* patch(clusterCsiDriver, [{ op: "remove", path: "/spec/driverConfig" }])
+            yield* until("the ClusterCSIDriver is gone", isGone(clusterCsiDriver))
+            for (const path of everything) assert.strictEqual(yield* statusOf(path), 404, path)
             assert.deepStrictEqual(it.refused, [])
           })
         )
