@@ -200,7 +200,11 @@ const reconciled = Effect.fnUntraced(function* (it: RunningOperator) {
     "it has looked",
     Effect.sync(() => (it.sent.slice(from).some(({ path }) => path === clusterCsiDriver) ? true : undefined))
   )
-  yield* Effect.sleep("150 millis")
+  let before = -1
+  while (before !== it.sent.length) {
+    before = it.sent.length
+    yield* Effect.sleep("200 millis")
+  }
 })
 
 /** The one driver type that was once nothing at all, and is against the rules of today. */
@@ -724,10 +728,12 @@ describe.skipIf(kubeconfig === "")(
               )
             )
             yield* remove(clusterCsiDriver)
-            yield* Effect.sleep("3 seconds")
-            // All but the finalizer, which cannot be taken off.
+            yield* until(
+              "nothing but the finalizer is left",
+              Effect.sync(() => (writesOf(it).at(-1) === `PATCH ${clusterCsiDriver} 422` ? true : undefined))
+            )
+            yield* Effect.sleep("300 millis")
             for (const path of everything) assert.strictEqual(yield* statusOf(path), 404, path)
-            assert.strictEqual(writesOf(it).at(-1), `PATCH ${clusterCsiDriver} 422`)
             assert.include(
               it.logged.findLast((line) => line.includes("trying again")),
               "kubectl patch clustercsidriver"
