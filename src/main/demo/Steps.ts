@@ -378,7 +378,7 @@ export const SHOWING: ReadonlyArray<Step> = [
   { title: "a pod whose provider is not installed is told where it was looked for", run: failWithoutProvider },
   { title: "the metrics count all of this", run: readMetrics },
   { title: "another age of secrets is asked for, and rolls out under a mounted volume", run: OperatorSteps.switchAge },
-  { title: "the new driver goes on with the volume, at the new age", run: OperatorSteps.refreshSwitched },
+  { title: "the new driver goes on refreshing the volume that it found", run: OperatorSteps.refreshSwitched },
   { title: "the new driver mounts the volume of a second pod", run: OperatorSteps.publishSecond }
 ]
 
