@@ -31,6 +31,7 @@ import {
   NAMESPACE,
   OPERATOR_NAMESPACE,
   ROTATION_SECONDS,
+  SECRETS,
   type Stage,
   SWITCHED_SECONDS
 } from "./Stage.ts"
@@ -294,7 +295,8 @@ export const askForRemoval = (stage: Stage) =>
     const message = conditions.messageOf("Progressing")
     yield* holds("the condition's message", message, `2 pods`, podOf(stage.volume), podOf(stage.second))
     yield* daemonSetOf(stage)
-    yield* same("contents of the volume", contentsOf(Files.seenBy(stage.target)), SWITCHED)
+    // Whose contents somebody may have changed meanwhile.
+    yield* same("files of the volume", Object.keys(contentsOf(Files.seenBy(stage.target))), Object.keys(SECRETS))
     yield* same("status of /readyz of the driver", (yield* get(`${stage.healthUrl}/readyz`)).status, 200)
     return [command, ...showConditions(wanted), ...message.split("; ")]
   })
