@@ -8,6 +8,8 @@ export default defineConfig({
     // Tests share nothing but the process: one worker per core, files in parallel, no isolation cost per file.
     pool: "threads",
     isolate: false,
+    // Beside a real API server they share that: one file at a time.
+    fileParallelism: process.env["TEST_KUBECONFIG"] === undefined,
     testTimeout: 20_000,
     sequence: { shuffle: { files: true, tests: false } },
     reporters: ["default"],

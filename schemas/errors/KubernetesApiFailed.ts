@@ -28,6 +28,9 @@ export class KubernetesApiFailed extends Schema.TaggedError<KubernetesApiFailed>
 
   get remedy() {
     if (this.isNotLeader) return "nothing is to be done: whoever holds the lease now writes it"
+    if (this.status === 403 && this.detail.includes("RBAC permissions not currently held")) {
+      return "nobody may grant what he does not have: give the ServiceAccount in the message the rules listed there, or the verb bind on the role, as the manifests of this version do"
+    }
     if (this.status === 403) return "grant this program's ServiceAccount the verb named in the message"
     if (this.status === 0) return "check that the API server is reachable from here"
     return "see the API server's message"

@@ -12,6 +12,7 @@ import * as AssetFiles from "../../layers/real/AssetFiles.ts"
 import * as FileWatch from "../../layers/real/FileWatch.ts"
 import * as KlogLogger from "../../layers/real/KlogLogger.ts"
 import * as KubernetesHttp from "../../layers/real/KubernetesHttp.ts"
+import * as MemoryTrim from "../../layers/real/MemoryTrim.ts"
 import * as NodeDigest from "../../layers/real/NodeDigest.ts"
 import * as ProcessShutdown from "../../layers/real/ProcessShutdown.ts"
 import * as SecureHttp from "../../layers/real/SecureHttp.ts"
@@ -28,6 +29,7 @@ import { OPERATOR_NAME } from "../operator/Names.ts"
 import { COMPONENTS, OperatorEvents } from "../operator/OperatorEvents.ts"
 import * as Readiness from "../operator/Readiness.ts"
 import { servingTls } from "../operator/TlsProfile.ts"
+import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import { Shutdown } from "../ports/Shutdown.ts"
 import { CALLER_KEY } from "../telemetry/Log.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
@@ -39,6 +41,7 @@ import { buildLabels, operatorUserAgent, versionLine } from "./Version.ts"
 
 const STDOUT = 1
 const STDERR = 2
+const TRIM_MILLIS = 10_000
 
 type StartFailed = OperatorConfigInvalid | KubernetesConfigInvalid | AssetInvalid | EndpointFailed
 
@@ -159,6 +162,21 @@ const surroundings = Effect.map(
   })
 )
 
+/** The API, whose use shows that there may be memory to give back: after a start and after each look at the cluster. */
+const trimmed = Effect.gen(function* () {
+  const api = yield* KubernetesApi
+  let requests = 0
+  yield* MemoryTrim.trimPeriodically({ intervalMillis: TRIM_MILLIS, activity: Effect.sync(() => requests) })
+  return KubernetesApi.of({
+    ...api,
+    request: (request) =>
+      Effect.suspend(() => {
+        requests += 1
+        return api.request(request)
+      })
+  })
+})
+
 const program = (settings: OperatorSettings) =>
   Effect.gen(function* () {
     yield* Effect.logInfo(`${OPERATOR_NAME} version ${buildInfo.version}-${buildInfo.vcs}`)
@@ -171,10 +189,11 @@ const program = (settings: OperatorSettings) =>
       podName: settings.operator.podName,
       componentPrefix: settings.operator.operatorName
     })
+    const api = yield* trimmed
     yield* Effect.provide(
       Effect.flatMap(surroundings, (it) => Operator.run(settings.operator, it)),
       events
-    )
+    ).pipe(Effect.provideService(KubernetesApi, api))
   }).pipe(Effect.scoped, Effect.provide(ports(settings)))
 
 /** What ended the operator, and what to do about it. */

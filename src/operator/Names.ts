@@ -21,6 +21,9 @@ export const STATIC_CONTROLLER = "SecretsStoreConditionalStaticResourcesControll
 /** @shape (operator's name) -> the only finalizer on the ClusterCSIDriver */
 export const finalizerOf = (operatorName: string): string => `${operatorName}.operator.openshift.io/${NODE_CONTROLLER}`
 
+/** A condition of operators before 2023-08, renamed since: nobody has said it for years, and it is there all the same. */
+export const STALE_CONDITION = "SecretsStoreStaticResourcesControllerDegraded"
+
 /** Annotations. */
 export const Annotation = {
   specHash: "operator.openshift.io/spec-hash",

@@ -22,7 +22,7 @@ import { type Memory, observe } from "./Observe.ts"
 import type { Fixed, Observed } from "./Observed.ts"
 import { type Ended, type Performed, perform } from "./Perform.ts"
 import { type Plan, plan } from "./Plan.ts"
-import { type StatusApply, statusApplies } from "./StatusApply.ts"
+import { type StatusApply, staleRemoval, statusApplies } from "./StatusApply.ts"
 
 /** Whatever happens unseen is seen after this long. */
 export const RESYNC_MILLIS = 60_000
@@ -80,11 +80,13 @@ const tell = Effect.fnUntraced(function* (
   }
 })
 
+const STATUS_PATH = `${Resource.pathOf(Resource.clusterCsiDrivers, undefined, DRIVER_NAME)}/status`
+
 const applyStatus = Effect.fnUntraced(function* ({ body, fieldManager }: StatusApply) {
   const api = yield* KubernetesApi
   yield* api.request({
     method: "PATCH",
-    path: `${Resource.pathOf(Resource.clusterCsiDrivers, undefined, DRIVER_NAME)}/status`,
+    path: STATUS_PATH,
     query: { fieldManager, force: true },
     // JSON is YAML.
     contentType: "application/apply-patch+yaml",
@@ -92,24 +94,38 @@ const applyStatus = Effect.fnUntraced(function* ({ body, fieldManager }: StatusA
   })
 })
 
+/** Whoever was faster has written a version in which it can be looked for again. */
+const removeStale = Effect.fnUntraced(function* (it: ClusterCSIDriver) {
+  const body = staleRemoval(it)
+  if (body === undefined) return
+  const api = yield* KubernetesApi
+  yield* api.request({ method: "PATCH", path: STATUS_PATH, contentType: "application/merge-patch+json", body })
+})
+
 /** Every part, whatever became of the others. A ClusterCSIDriver that is gone needs no status. */
 const report = Effect.fnUntraced(function* (
   it: ClusterCSIDriver,
   { observed, performed, planned }: Attempt,
-  fixed: Fixed
-): Effect.fn.Return<{ readonly count: number; readonly failures: ReadonlyArray<string> }, never, KubernetesApi> {
+  { fixed, record }: World
+): Effect.fn.Return<ReadonlyArray<string>, never, KubernetesApi> {
   const now = DateTime.formatIso(DateTime.makeUnsafe(yield* Clock.currentTimeMillis)).replace(/\.\d+Z$/u, "Z")
   const applies = statusApplies(it, reports(observed, planned, performed, fixed), now)
-  const failures = yield* Effect.forEach(applies, (apply) =>
-    applyStatus(apply).pipe(
-      Effect.as(undefined),
-      Effect.catch((failure) => Effect.succeed(failure.isNotFound ? undefined : failure))
-    )
-  )
-  const words = failures.flatMap((failure) =>
-    failure === undefined ? [] : [`status: ${failure.message}${invalidWords(failure)}`]
-  )
-  return { count: applies.length, failures: words }
+  const writes = [
+    Effect.catchIf(
+      removeStale(it),
+      ({ isConflict }) => isConflict,
+      () => Effect.void
+    ),
+    ...applies.map(applyStatus)
+  ]
+  const results = yield* Effect.forEach(writes, Effect.result)
+  const failures = results
+    .flatMap((result) => (Result.isFailure(result) ? [result.failure] : []))
+    .filter(({ isNotFound }) => !isNotFound)
+  const invalid = failures.find(({ status }) => status === 422)
+  if (invalid !== undefined) yield* record(invalidEvent(invalid))
+  // Each part is refused in the same words.
+  return [...new Set(failures.map((failure) => `status: ${failure.message}${invalidWords(failure)}`))]
 })
 
 /** An object that was stored before a rule was made: every write is refused, also those that have nothing to do with it. */
@@ -117,6 +133,14 @@ const invalidWords = ({ status }: KubernetesApiFailed): string =>
   status === 422
     ? `; if spec.driverConfig.driverType is empty, remove spec.driverConfig: kubectl patch clustercsidriver ${DRIVER_NAME} --type=json -p '[{"op":"remove","path":"/spec/driverConfig"}]'`
     : ""
+
+/** Its conditions cannot say so. */
+const invalidEvent = (failure: KubernetesApiFailed): OperatorEvent => ({
+  type: "Warning",
+  reason: "ClusterCSIDriverInvalid",
+  message: `Failed to update the status of ClusterCSIDriver.operator.openshift.io/${DRIVER_NAME}: ${failure.message}${invalidWords(failure)}`,
+  speaker: "managementState"
+})
 
 const nextLook = ({ performed, planned }: Attempt): Outcome => {
   if (performed.ended.length > 0) return requeueAfter(AGAIN_MILLIS)
@@ -143,7 +167,7 @@ export const reconcile = Effect.fn("Operator.reconcile")(function* (
   yield* tell(last, Result.isFailure, world.record)
   const { clusterCsiDriver } = last.observed
   if (clusterCsiDriver === undefined) return requeueAfter(RESYNC_MILLIS)
-  const { failures } = yield* report(clusterCsiDriver, last, world.fixed)
+  const failures = yield* report(clusterCsiDriver, last, world)
   const all = [
     ...last.planned.staticErrors.map(({ error, file }) => `${file}: ${error}`),
     ...last.planned.nodeErrors,

@@ -8,7 +8,7 @@ import { Option, Schema } from "effect"
 import type { ClusterCSIDriver, Condition, Generation } from "../../schemas/ClusterCSIDriver.ts"
 import { isEqual, isObject, type JsonObject, objectAt, textAt } from "../../schemas/Json.ts"
 import type { Report } from "./Conditions.ts"
-import { DRIVER_NAME } from "./Names.ts"
+import { DRIVER_NAME, STALE_CONDITION } from "./Names.ts"
 
 const ManagedFields = Schema.Array(
   Schema.Struct({
@@ -129,3 +129,19 @@ export const statusApplies = (
     }
     return [{ fieldManager: report.fieldManager, body }]
   })
+
+/**
+ * A merge patch of the status that takes away what no operator says any more. It belongs to somebody who has never
+ * applied, so applying cannot take it away.
+ *
+ * @shape  (live object) -> patch, for this version only; undefined when there is nothing to take away
+ * @errors none
+ * @source reference/operator.md 3.11
+ */
+export const staleRemoval = ({ metadata, status }: ClusterCSIDriver): JsonObject | undefined => {
+  const conditions = status?.conditions ?? []
+  const kept = conditions.filter(({ type }) => type !== STALE_CONDITION)
+  return kept.length === conditions.length
+    ? undefined
+    : { metadata: { resourceVersion: metadata.resourceVersion }, status: { conditions: kept } }
+}

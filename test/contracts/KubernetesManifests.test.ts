@@ -3,32 +3,40 @@
  * operator works there with the rights that its manifests give it, and so does must-gather. Needs a real API server.
  */
 import { execFile, execFileSync } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Fiber, Layer, Logger, Result, Schema, type Scope, Stream } from "effect"
-import { parse, parseAllDocuments, stringify } from "yaml"
-import * as AssetFiles from "../../layers/real/AssetFiles.ts"
-import { layer as kubernetesHttp } from "../../layers/real/KubernetesHttp.ts"
-import * as NodeDigest from "../../layers/real/NodeDigest.ts"
-import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
-import * as Operator from "../../src/Operator.ts"
-import { DAEMON_SET, DRIVER_NAME, LEASE, OPERATOR_NAME, SYNC_LABEL } from "../../src/operator/Names.ts"
+import { Effect, Result, Schema } from "effect"
+import { parse } from "yaml"
+import { OPERATOR_NAME, SYNC_LABEL } from "../../src/operator/Names.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
-import { LogLevel } from "../../src/ports/LogLevel.ts"
-import { Shutdown } from "../../src/ports/Shutdown.ts"
+import {
+  apply,
+  asAccount,
+  assets,
+  clusterCsiDriver,
+  filesIn,
+  get,
+  installed,
+  isGone,
+  kubeconfig,
+  type Manifest,
+  makeNamespace,
+  manifestOf,
+  manifestsOf,
+  NAMESPACE,
+  NODE_ACCOUNT,
+  onRealServer,
+  operandPaths,
+  operator,
+  read,
+  scratch,
+  statusOf,
+  until
+} from "../support/RealCluster.ts"
 
-const kubeconfig = process.env["TEST_KUBECONFIG"] ?? ""
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const assets = join(root, "assets")
-const NAMESPACE = "secrets-store-csi-driver"
-const NODE_ACCOUNT = "secrets-store-csi-driver-node-sa"
 const SECRET_SYNC = "secrets-store-csi-driver-secret-sync"
 const CANARY = "canary-of-a-secret"
-const userAgent = "csi-secrets-store-operator/test"
-
 /** A program of the system, not of a package. */
 const KUBECTL = "kubectl"
 
@@ -40,65 +48,6 @@ const hasKubectl = (() => {
     return false
   }
 })()
-
-const Manifest = Schema.StructWithRest(
-  Schema.Struct({
-    apiVersion: Schema.String,
-    kind: Schema.String,
-    metadata: Schema.StructWithRest(
-      Schema.Struct({ name: Schema.String, namespace: Schema.optionalKey(Schema.String) }),
-      [Schema.Record(Schema.String, Schema.Unknown)]
-    )
-  }),
-  [Schema.Record(Schema.String, Schema.Unknown)]
-)
-type Manifest = typeof Manifest.Type
-const manifestOf = Schema.decodeUnknownSync(Manifest)
-
-const manifestsOf = (text: string): ReadonlyArray<Manifest> =>
-  parseAllDocuments(text).map((document) => manifestOf(document.toJS()))
-const read = (path: string) => manifestsOf(readFileSync(join(assets, path), "utf8"))
-const filesIn = (folder: string) => readdirSync(join(assets, folder)).filter((name) => name.endsWith(".yaml"))
-
-const administrator = kubernetesHttp({ kubeconfig, userAgent, environment: {} })
-
-const ResourceList = Schema.Struct({
-  resources: Schema.Array(Schema.Struct({ name: Schema.String, kind: Schema.String, namespaced: Schema.Boolean }))
-})
-const resourceListOf = Schema.decodeUnknownSync(ResourceList)
-
-/** Where an object of the kind is; undefined when the API server does not know it. */
-const pathOf = Effect.fnUntraced(function* ({ apiVersion, kind, metadata }: Manifest, namespace: string) {
-  const api = yield* KubernetesApi
-  const base = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`
-  const list = yield* Effect.result(api.request({ method: "GET", path: base }))
-  if (Result.isFailure(list)) {
-    assert.strictEqual(list.failure.status, 404, list.failure.message)
-    return undefined
-  }
-  const { resources } = resourceListOf(list.success)
-  const found = resources.find((resource) => resource.kind === kind && !resource.name.includes("/"))
-  if (found === undefined) return undefined
-  const inside = found.namespaced ? `/namespaces/${metadata.namespace ?? namespace}` : ""
-  return `${base}${inside}/${found.name}/${metadata.name}`
-})
-
-const apply = Effect.fnUntraced(function* (object: Manifest, namespace: string, dryRun: boolean) {
-  const path = yield* pathOf(object, namespace)
-  if (path === undefined) return false
-  const api = yield* KubernetesApi
-  yield* api.request({
-    method: "PATCH",
-    path,
-    query: { fieldManager: "contract", force: true, fieldValidation: "Strict", ...(dryRun && { dryRun: "All" }) },
-    contentType: "application/apply-patch+yaml",
-    body: object
-  })
-  return true
-})
-
-const makeNamespace = (name: string) =>
-  apply(manifestOf({ apiVersion: "v1", kind: "Namespace", metadata: { name } }), "", false)
 
 const csvOf = (flavour: string) => {
   const path = `olm/${flavour}/manifests/${OPERATOR_NAME}.clusterserviceversion.yaml`
@@ -121,124 +70,12 @@ const samplesOf = (flavour: string): ReadonlyArray<Manifest> =>
       return manifestsOf(Schema.decodeUnknownSync(Sample)(sample).spec.yaml)
     })
 
-const tokenOf = Schema.decodeUnknownSync(Schema.Struct({ status: Schema.Struct({ token: Schema.String }) }))
 const labelsOf = Schema.decodeUnknownSync(
   Schema.Struct({ metadata: Schema.Struct({ labels: Schema.Record(Schema.String, Schema.String) }) })
 )
 
-/** An account's kubeconfig, with a token of the API server. */
-const kubeconfigOf = Effect.fnUntraced(function* (account: string, directory: string) {
-  const api = yield* KubernetesApi
-  const answer = yield* api.request({
-    method: "POST",
-    path: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${account}/token`,
-    body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenRequest", spec: { expirationSeconds: 3600 } }
-  })
-  const { token } = tokenOf(answer).status
-  const config = parse(readFileSync(kubeconfig, "utf8"))
-  const path = join(directory, account)
-  writeFileSync(path, stringify({ ...config, users: [{ name: config.users[0].name, user: { token } }] }))
-  return path
-})
-
-const scratch = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "manifests-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-)
-
-/** Looks until it is so; what is still wrong after 20 seconds is the failure. */
-const until = <A, R>(what: string, look: Effect.Effect<A | undefined, KubernetesApiFailed, R>) =>
-  Effect.gen(function* () {
-    for (let tries = 0; tries < 200; tries++) {
-      const found = yield* Effect.catchIf(
-        look,
-        ({ status }) => status === 404 || status === 403,
-        () => Effect.undefined
-      )
-      if (found !== undefined) return found
-      yield* Effect.sleep("100 millis")
-    }
-    return yield* Effect.die(new Error(`not within 20 s: ${what}`))
-  })
-
-const get = (path: string) => Effect.flatMap(KubernetesApi, (api) => api.request({ method: "GET", path }))
-const isGone = (path: string) =>
-  get(path).pipe(
-    Effect.as<true | undefined>(undefined),
-    Effect.catchIf(
-      ({ status }) => status === 404,
-      () => Effect.succeed(true)
-    )
-  )
-const statusOf = (path: string) => Effect.match(get(path), { onFailure: ({ status }) => status, onSuccess: () => 200 })
-
-/** Notes what is refused for want of rights. */
-const noting = (refused: Array<string>) =>
-  Layer.effect(
-    KubernetesApi,
-    Effect.map(KubernetesApi, (api) => {
-      const note = ({ detail, status }: KubernetesApiFailed) =>
-        Effect.sync(() => {
-          if (status === 403) refused.push(detail)
-        })
-      return KubernetesApi.of({
-        request: (request) => Effect.tapError(api.request(request), note),
-        watch: (request, idleMillis) => Stream.tapError(api.watch(request, idleMillis), note)
-      })
-    })
-  )
-
-const installed = Effect.gen(function* () {
-  const objects = read("deploy/operator.yaml")
-  for (const object of objects) assert.isTrue(yield* apply(object, NAMESPACE, false), object.kind)
-})
-
-/** The whole operator with the token of its own account. Ends well when it is told to stop. */
-const operator = Effect.fnUntraced(function* (
-  directory: string,
-  refused: Array<string>,
-  requested: Effect.Effect<string>
-) {
-  const own = kubernetesHttp({ kubeconfig: yield* kubeconfigOf(OPERATOR_NAME, directory), userAgent, environment: {} })
-  const layers = Layer.mergeAll(
-    Layer.provide(noting(refused), own),
-    AssetFiles.layer(join(assets, "driver")),
-    NodeDigest.layer,
-    Logger.layer([]),
-    Layer.succeed(Shutdown, Shutdown.of({ requested })),
-    Layer.succeed(LogLevel, LogLevel.of({ current: Effect.succeed(2), set: () => Effect.void }))
-  )
-  const config = {
-    namespace: NAMESPACE,
-    images: { driver: "ghcr.io/secrets-store-csi/driver:test", registrar: "", livenessProbe: "" },
-    version: "0.0.0",
-    operatorName: OPERATOR_NAME,
-    podName: "",
-    lease: { namespace: NAMESPACE, name: LEASE }
-  }
-  const surroundings = { identity: "contract", record: () => Effect.void, recordElection: () => Effect.void }
-  return yield* Effect.provide(Operator.run(config, surroundings), layers)
-})
-
-const clusterCsiDriver = `/apis/operator.openshift.io/v1/clustercsidrivers/${DRIVER_NAME}`
-const operandPaths = [
-  `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${NODE_ACCOUNT}`,
-  `/apis/storage.k8s.io/v1/csidrivers/${DRIVER_NAME}`,
-  "/apis/rbac.authorization.k8s.io/v1/clusterroles/secretproviderclasses-role",
-  "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/secretproviderclasses-rolebinding",
-  `/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets/${DAEMON_SET}`,
-  ...["default-deny", "allow-ingress-to-metrics", "allow-egress-to-api-server"].map(
-    (name) => `/apis/networking.k8s.io/v1/namespaces/${NAMESPACE}/networkpolicies/sscsi-${name}-operand`
-  )
-]
 const bindingIn = (namespace: string) =>
   `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings/${SECRET_SYNC}`
-
-const onRealServer = <A, E>(program: Effect.Effect<A, E, KubernetesApi | Scope.Scope>) =>
-  Effect.gen(function* () {
-    const context = yield* Layer.build(administrator)
-    return yield* Effect.provide(program, Layer.succeed(KubernetesApi, Context.get(context, KubernetesApi)))
-  })
 
 describe.skipIf(kubeconfig === "")(
   kubeconfig === "" ? "manifests on a real API server (needs TEST_KUBECONFIG)" : "manifests on a real API server",
@@ -287,23 +124,11 @@ describe.skipIf(kubeconfig === "")(
       () =>
         onRealServer(
           Effect.gen(function* () {
-            const directory = yield* scratch
             const api = yield* KubernetesApi
             yield* installed
             yield* makeNamespace("contract-sync")
-            const refused: Array<string> = []
-            const stop = yield* Deferred.make<string>()
-            const own = yield* Layer.build(
-              kubernetesHttp({ kubeconfig: yield* kubeconfigOf(OPERATOR_NAME, directory), userAgent, environment: {} })
-            )
-            const lease = `/apis/coordination.k8s.io/v1/namespaces/${NAMESPACE}/leases/${LEASE}`
-            for (const path of [clusterCsiDriver, lease]) {
-              yield* until(
-                "its rights are known",
-                Effect.map(Effect.provide(statusOf(path), own), (it) => (it === 403 ? undefined : it))
-              )
-            }
-            const running = yield* Effect.forkScoped(operator(directory, refused, Deferred.await(stop)))
+            const own = yield* asAccount(OPERATOR_NAME)
+            const running = yield* operator()
 
             yield* apply(read("deploy/clustercsidriver.yaml")[0]!, "", false)
             for (const path of operandPaths) yield* until(path, get(path))
@@ -320,9 +145,7 @@ describe.skipIf(kubeconfig === "")(
             const bound = yield* until("a binding for the namespace", get(bindingIn("contract-sync")))
             assert.strictEqual(labelsOf(bound).metadata.labels[SYNC_LABEL], "true")
 
-            const node = yield* Layer.build(
-              kubernetesHttp({ kubeconfig: yield* kubeconfigOf(NODE_ACCOUNT, directory), userAgent, environment: {} })
-            )
+            const node = yield* asAccount(NODE_ACCOUNT)
             const asNode = (path: string) => Effect.provide(statusOf(path), node)
             yield* until(
               "the driver may list Secrets there",
@@ -384,9 +207,8 @@ describe.skipIf(kubeconfig === "")(
             for (const path of [...operandPaths, bindingIn("contract-sync")]) {
               assert.strictEqual(yield* statusOf(path), 404, path)
             }
-            yield* Deferred.succeed(stop, "SIGTERM")
-            yield* Fiber.join(running)
-            assert.deepStrictEqual(refused, [])
+            yield* running.stop
+            assert.deepStrictEqual(running.refused, [])
             yield* api.request({
               method: "DELETE",
               path: "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/contract-sync/secretproviderclasses/wants-secrets"

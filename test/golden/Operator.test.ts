@@ -15,8 +15,10 @@ import { isEqual, isObject, type JsonObject, objectAt, without } from "../../sch
 import type { Manifest } from "../../schemas/Manifest.ts"
 import { type Finding, type Report, reports } from "../../src/operator/Conditions.ts"
 import { withDefaults } from "../../src/operator/DaemonSetDefaults.ts"
+import { daemonSetId } from "../../src/operator/Desired.ts"
+import { keyOf } from "../../src/operator/Kinds.ts"
 import { type Action, plan } from "../../src/operator/Plan.ts"
-import { carriedOut, fixed, observed, withImages } from "../support/OperatorFixtures.ts"
+import { carriedOut, fixed, observed, settled, withImages } from "../support/OperatorFixtures.ts"
 import { CASES, FRESH, type Golden } from "../support/OperatorStates.ts"
 
 const directory = fileURLToPath(new URL("operator", import.meta.url))
@@ -156,6 +158,13 @@ describe("goldens of the operator", () => {
 
   it("there is one file per state, and no other", () => {
     assert.deepStrictEqual(readdirSync(directory).sort(), CASES.map(fileOf).sort())
+  })
+
+  it.each(CASES)("Q26 $name comes to rest, with at most one rollout", ({ given, images }) => {
+    const key = keyOf(daemonSetId(fixed.config.namespace))
+    const generationIn = ({ live }: typeof given) => live.get(key)?.metadata.generation ?? 0
+    const rest = settled(given, withImages(images ?? fixed.config.images))
+    assert.isAtMost(generationIn(rest), generationIn(given) + 1)
   })
 
   it.each(CASES)("$row $title", (golden) => {

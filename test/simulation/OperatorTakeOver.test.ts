@@ -15,16 +15,18 @@ const AUDIENCES = [{ audience: "api://AzureADTokenExchange", expirationSeconds: 
 describe("an operator that takes over", () => {
   it.each([
     { name: "a cluster without certificates of its own", certificates: false, tokenRequests: [] },
+    { name: "a condition that nobody says any more (3.11)", certificates: false, tokenRequests: [], stale: true },
     { name: "certificates that every pod has and no container mounts", certificates: true, tokenRequests: [] },
     { name: "audiences that an administrator has set", certificates: true, tokenRequests: AUDIENCES }
-  ])("$name", ({ certificates, tokenRequests }) => {
+  ])("$name", ({ certificates, tokenRequests, ...row }) => {
     World.onVirtualTime(
       3,
       Effect.gen(function* () {
         yield* Effect.forkScoped(World.controlPlane())
         yield* Old.leaveBehind({ certificates, tokenRequests })
         yield* Effect.sleep(30_000)
-        yield* Old.daemonSetIsStable
+        yield* Old.daemonSetIsStable()
+        if ("stale" in row) yield* Old.leaveStaleCondition
         const before = { daemonSet: yield* World.daemonSet, csiDriver: yield* World.csiDriver }
         const pods = yield* World.all("pods")
 
@@ -71,6 +73,7 @@ describe("an operator that takes over", () => {
           [...owners].filter(([, managers]) => managers.length !== 1),
           []
         )
+        assert.isUndefined(yield* World.condition(Old.STALE))
         // What has been so for long is still said to have been so since then.
         const conditions = listAt(objectAt(it, "status"), "conditions").filter(isObject)
         const available = conditions.find(

@@ -10,11 +10,12 @@ import { Effect } from "effect"
 import { parse } from "yaml"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../../layers/fake/KubernetesObject.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
-import { NAMESPACE } from "./OperatorWorld.ts"
+import { NAMESPACE as OPENSHIFT_NAMESPACE } from "./OperatorWorld.ts"
 
 const SPEC_HASH = "operator.openshift.io/spec-hash"
 const NODE = "SecretsStoreDriverNodeServiceController"
 const STATIC = "SecretsStoreConditionalStaticResourcesController"
+/** Too long for a name, so it is a hash: of the ConfigMap in the namespace that OpenShift suggests. */
 const DEPENDENCY = "operator.openshift.io/dep-bf84c74b4a7c1cfaaf2cfffd10a70c59d7723"
 
 /** With images drv, reg and live at log level 2, without certificates. */
@@ -22,16 +23,16 @@ const DAEMON_SET_HASH = "26d33606f8c420c0a8804d6dde427df5f7b9f96c0f0171d58086aca
 const CSI_DRIVER_HASH = "231f3836fed69a3709202a6e804a0f3b9765229217037cc1e259dd58433d60e8"
 
 const VALUES: Readonly<Record<string, string>> = {
-  NAMESPACE,
   DRIVER_IMAGE: "drv",
   NODE_DRIVER_REGISTRAR_IMAGE: "reg",
   LIVENESS_PROBE_IMAGE: "live",
   LOG_LEVEL: "2"
 }
 
-const asset = (file: string): JsonObject => {
+const asset = (file: string, namespace: string): JsonObject => {
   const text = readFileSync(new URL(`../../assets/driver/${file}`, import.meta.url), "utf8")
-  const filled = text.replaceAll(/\$\{([A-Z_]+)\}/gu, (placeholder, name: string) => VALUES[name] ?? placeholder)
+  const values: Readonly<Record<string, string>> = { ...VALUES, NAMESPACE: namespace }
+  const filled = text.replaceAll(/\$\{([A-Z_]+)\}/gu, (placeholder, name: string) => values[name] ?? placeholder)
   const object: unknown = parse(filled)
   return isObject(object) ? object : {}
 }
@@ -57,10 +58,16 @@ const oldRole = (role: JsonObject): JsonObject => {
   return { ...role, rules: [events, pods, SECRETS, ...rest] }
 }
 
-const oldCsiDriver = (tokenRequests: ReadonlyArray<JsonObject>): JsonObject => {
-  const object = asset("csidriver.yaml")
+const oldCsiDriver = (object: JsonObject, tokenRequests: ReadonlyArray<JsonObject>): JsonObject => {
   return withMetadata(
-    { ...object, spec: { ...objectAt(object, "spec"), requiresRepublish: true, tokenRequests } },
+    {
+      ...object,
+      spec: {
+        ...objectAt(object, "spec"),
+        requiresRepublish: true,
+        ...(tokenRequests.length === 0 ? {} : { tokenRequests })
+      }
+    },
     { annotations: { [SPEC_HASH]: CSI_DRIVER_HASH } }
   )
 }
@@ -102,7 +109,7 @@ const condition = (type: string, status: "True" | "False", reason?: string, mess
 })
 
 /** By field manager. */
-const STATUS: Readonly<Record<string, JsonObject>> = {
+const statusIn = (namespace: string): Readonly<Record<string, JsonObject>> => ({
   "secrets-store-csi-driver-ManagementState": { conditions: [condition("ManagementStateDegraded", "False")] },
   [`${STATIC}-StaticResources`]: { conditions: [condition(`${STATIC}Degraded`, "False", "AsExpected")] },
   "SecretsStoreDriverCSIConfigObserverController-ConfigObserver": {
@@ -117,14 +124,14 @@ const STATUS: Readonly<Record<string, JsonObject>> = {
       {
         group: "apps",
         resource: "daemonsets",
-        namespace: NAMESPACE,
+        namespace,
         name: "secrets-store-csi-driver-node",
         lastGeneration: 1
       }
     ]
   },
   [`${NODE}-reportDegraded`]: { conditions: [condition(`${NODE}Degraded`, "False", "AsExpected")] }
-}
+})
 
 const OBSERVED_CONFIG = {
   targetcsiconfig: {
@@ -132,39 +139,43 @@ const OBSERVED_CONFIG = {
   }
 }
 
-const COLLECTIONS: Readonly<Record<string, string>> = {
-  ServiceAccount: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts`,
-  ConfigMap: `/api/v1/namespaces/${NAMESPACE}/configmaps`,
+const collectionsIn = (namespace: string): Readonly<Record<string, string>> => ({
+  ServiceAccount: `/api/v1/namespaces/${namespace}/serviceaccounts`,
+  ConfigMap: `/api/v1/namespaces/${namespace}/configmaps`,
   ClusterRole: "/apis/rbac.authorization.k8s.io/v1/clusterroles",
   ClusterRoleBinding: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
   CSIDriver: "/apis/storage.k8s.io/v1/csidrivers",
-  NetworkPolicy: `/apis/networking.k8s.io/v1/namespaces/${NAMESPACE}/networkpolicies`,
-  DaemonSet: `/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets`
-}
+  NetworkPolicy: `/apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies`,
+  DaemonSet: `/apis/apps/v1/namespaces/${namespace}/daemonsets`
+})
 
 const send = (request: KubernetesRequest) => Effect.flatMap(KubernetesApi, (api) => Effect.orDie(api.request(request)))
 
-const create = (object: JsonObject) =>
-  send({ method: "POST", path: COLLECTIONS[textAt(object, "kind") ?? ""] ?? "", body: object })
-
 /** The last thing that is written of the DaemonSet, once it is complete. */
-export const daemonSetIsStable = send({
-  method: "PATCH",
-  path: `${COLLECTIONS["DaemonSet"]}/secrets-store-csi-driver-node`,
-  contentType: "application/merge-patch+json",
-  body: { metadata: { annotations: { "storage.openshift.io/stable-generation": "1" } } }
-})
+export const daemonSetIsStable = (namespace = OPENSHIFT_NAMESPACE) =>
+  send({
+    method: "PATCH",
+    path: `${collectionsIn(namespace)["DaemonSet"]}/secrets-store-csi-driver-node`,
+    contentType: "application/merge-patch+json",
+    body: { metadata: { annotations: { "storage.openshift.io/stable-generation": "1" } } }
+  })
 
 /**
- * @shape ({ tokenRequests: of an administrator, certificates }) -> everything exists, but for the DaemonSet's stability
+ * @shape ({ tokenRequests: of an administrator, certificates, namespace: OpenShift's where there are certificates }) ->
+ *        everything exists, but for the DaemonSet's stability
  */
 export const leaveBehind = Effect.fnUntraced(function* ({
   certificates,
+  namespace = OPENSHIFT_NAMESPACE,
   tokenRequests
 }: {
   readonly tokenRequests: ReadonlyArray<JsonObject>
   readonly certificates: boolean
+  readonly namespace?: string
 }) {
+  const collections = collectionsIn(namespace)
+  const create = (object: JsonObject) =>
+    send({ method: "POST", path: collections[textAt(object, "kind") ?? ""] ?? "", body: object })
   yield* send({
     method: "POST",
     path: "/apis/operator.openshift.io/v1/clustercsidrivers",
@@ -184,22 +195,22 @@ export const leaveBehind = Effect.fnUntraced(function* ({
       }
     }
   })
-  const configMap = asset("cabundle_cm.yaml")
-  yield* create(asset("node_sa.yaml"))
-  yield* create(oldCsiDriver(tokenRequests))
+  const configMap = asset("cabundle_cm.yaml", namespace)
+  yield* create(asset("node_sa.yaml", namespace))
+  yield* create(oldCsiDriver(asset("csidriver.yaml", namespace), tokenRequests))
   yield* create(certificates ? { ...configMap, data: { "ca-bundle.crt": "test" } } : configMap)
-  yield* create(asset("rbac/privileged_role.yaml"))
-  yield* create(asset("rbac/node_privileged_binding.yaml"))
-  yield* create(oldRole(asset("rbac/secretproviderclasses_role.yaml")))
-  yield* create(asset("rbac/secretproviderclasses_binding.yaml"))
-  yield* create(asset("network-policy/allow-ingress-to-metrics-operand.yaml"))
-  const daemonSet = asset("node.yaml")
+  yield* create(asset("rbac/privileged_role.yaml", namespace))
+  yield* create(asset("rbac/node_privileged_binding.yaml", namespace))
+  yield* create(oldRole(asset("rbac/secretproviderclasses_role.yaml", namespace)))
+  yield* create(asset("rbac/secretproviderclasses_binding.yaml", namespace))
+  yield* create(asset("network-policy/allow-ingress-to-metrics-operand.yaml", namespace))
+  const daemonSet = asset("node.yaml", namespace)
   const written = certificates ? withCertificates(daemonSet) : daemonSet
   const hash = certificates
     ? createHash("sha256").update(`of the old operator, with certificates`).digest("hex")
     : DAEMON_SET_HASH
   yield* create(withMetadata(written, { annotations: { [SPEC_HASH]: hash } }))
-  for (const [fieldManager, status] of Object.entries(STATUS)) {
+  for (const [fieldManager, status] of Object.entries(statusIn(namespace))) {
     yield* send({
       method: "PATCH",
       path: "/apis/operator.openshift.io/v1/clustercsidrivers/secrets-store.csi.k8s.io/status",
@@ -216,11 +227,11 @@ export const leaveBehind = Effect.fnUntraced(function* ({
   // Released, as the old operator does when it is told to stop.
   yield* send({
     method: "POST",
-    path: `/apis/coordination.k8s.io/v1/namespaces/${NAMESPACE}/leases`,
+    path: `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`,
     body: {
       apiVersion: "coordination.k8s.io/v1",
       kind: "Lease",
-      metadata: { name: "secrets-store-csi-driver-operator-lock", namespace: NAMESPACE },
+      metadata: { name: "secrets-store-csi-driver-operator-lock", namespace },
       spec: {
         holderIdentity: "",
         leaseDurationSeconds: 1,
@@ -229,5 +240,22 @@ export const leaveBehind = Effect.fnUntraced(function* ({
         leaseTransitions: 3
       }
     }
+  })
+})
+
+/** Of an operator before 2023-08; those after it have another name for it, and have left it as it was. */
+export const STALE = "SecretsStoreStaticResourcesControllerDegraded"
+
+/** It wrote the whole status, in its own name. */
+export const leaveStaleCondition = Effect.gen(function* () {
+  const path = "/apis/operator.openshift.io/v1/clustercsidrivers/secrets-store.csi.k8s.io"
+  const live = yield* send({ method: "GET", path })
+  const conditions = listAt(objectAt(isObject(live) ? live : {}, "status"), "conditions")
+  yield* send({
+    method: "PATCH",
+    path: `${path}/status`,
+    query: { fieldManager: "secrets-store-csi-driver-operator" },
+    contentType: "application/merge-patch+json",
+    body: { status: { conditions: [...conditions, condition(STALE, "True", "SyncError", "of long ago")] } }
   })
 })

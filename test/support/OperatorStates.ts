@@ -195,10 +195,16 @@ const takenOver = (): Observed => {
     (at, [key, change]) => changedLive(at, key, change),
     withLive(threeContainers, ...created.map(daemonSet))
   )
+  const unlabelled = ({ kind, metadata, ...rest }: Manifest): Manifest => {
+    const { labels, ...others } = metadata
+    return { kind, ...rest, metadata: kind.startsWith("ClusterRole") ? others : metadata }
+  }
   const policies = ["sscsi-allow-egress-to-api-server-operand", "sscsi-default-deny-operand"]
   return {
     ...full,
-    live: new Map([...full.live].filter(([, { metadata }]) => !policies.includes(metadata.name ?? ""))),
+    live: byKey(
+      [...full.live.values()].filter(({ metadata }) => !policies.includes(metadata.name ?? "")).map(unlabelled)
+    ),
     syncNamespaces: new Set(["team-a"])
   }
 }

@@ -44,6 +44,30 @@ describe("objects of another installation", () => {
       object: role({ labels: { "app.kubernetes.io/managed-by": "kustomize" } }),
       expected: undefined
     },
+    {
+      name: "taken over by us, whatever else it says",
+      object: role({
+        labels: { "app.kubernetes.io/managed-by": "secrets-store-csi-driver-operator" },
+        annotations: { "meta.helm.sh/release-name": "csi" }
+      }),
+      expected: undefined
+    },
+    {
+      name: "with a digest of ours, whatever else it says",
+      object: role({
+        labels: { "app.kubernetes.io/managed-by": "Helm" },
+        annotations: { "operator.openshift.io/spec-hash": "0" }
+      }),
+      expected: undefined
+    },
+    {
+      name: "a binding of ours whose subjects somebody has changed",
+      object: {
+        ...binding([account("kube-system")]),
+        metadata: { name: "x", labels: { "app.kubernetes.io/managed-by": "secrets-store-csi-driver-operator" } }
+      },
+      expected: undefined
+    },
     { name: "a binding of ours", object: binding([account(NAMESPACE)]), expected: undefined },
     {
       name: "a binding of a driver in another namespace",

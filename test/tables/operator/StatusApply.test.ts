@@ -3,7 +3,7 @@ import type { ClusterCSIDriver } from "../../../schemas/ClusterCSIDriver.ts"
 import type { JsonObject } from "../../../schemas/Json.ts"
 import type { Report } from "../../../src/operator/Conditions.ts"
 import { FieldManager } from "../../../src/operator/Names.ts"
-import { previousPart, statusApplies } from "../../../src/operator/StatusApply.ts"
+import { previousPart, staleRemoval, statusApplies } from "../../../src/operator/StatusApply.ts"
 import { clusterCsiDriver, NAMESPACE } from "../../support/OperatorFixtures.ts"
 
 const NOW = "2026-01-02T00:00:00Z"
@@ -232,5 +232,28 @@ describe("what is sent", () => {
       ...(Object.keys(expected ?? {}).length === 0 ? {} : { status: expected })
     }
     assert.deepStrictEqual<unknown>(applies, expected === undefined ? [] : [{ fieldManager: MANAGER, body }])
+  })
+})
+
+describe("a condition that no operator says any more", () => {
+  const STALE = "SecretsStoreStaticResourcesControllerDegraded"
+  const metadata = { resourceVersion: "7" }
+
+  it.each([
+    { name: "no status", status: {}, expected: undefined },
+    { name: "others only", status: { conditions: [condition("A"), condition("B")] }, expected: undefined },
+    {
+      name: "one among others, which stay as they are",
+      status: { conditions: [condition("A"), condition(STALE, "False"), condition("B", "False")], readyReplicas: 1 },
+      expected: { metadata, status: { conditions: [condition("A"), condition("B", "False")] } }
+    },
+    {
+      name: "nothing else",
+      status: { conditions: [condition(STALE)] },
+      expected: { metadata, status: { conditions: [] } }
+    }
+  ])("3.11 $name", ({ expected, status }) => {
+    const it = clusterCsiDriver({ managementState: "Managed" }, metadata, status)
+    assert.deepStrictEqual<unknown>(staleRemoval(it), expected)
   })
 })
