@@ -14,10 +14,10 @@ import * as DriverProcess from "./DriverProcess.ts"
 import { get } from "./Http.ts"
 import { argumentsOf, type PlayedNode } from "./PodTemplate.ts"
 
-export class PodNotStarted extends Data.TaggedError("PodNotStarted")<{ readonly message: string }> {}
+class PodNotStarted extends Data.TaggedError("PodNotStarted")<{ readonly message: string }> {}
 
 /** A pod of the DaemonSet, for as long as its process runs and after that. */
-export interface DriverPod {
+interface DriverPod {
   readonly name: string
   /** Of the process, as far as they come from the template. */
   readonly args: ReadonlyArray<string>

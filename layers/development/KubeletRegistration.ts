@@ -16,7 +16,7 @@ import { type CsiCallFailed, call } from "./Kubelet.ts"
 const REGISTRATION_MILLIS = 10_000
 const NODE_INFO_MILLIS = 120_000
 
-export interface Registered {
+interface Registered {
   readonly info: PluginInfo
   readonly nodeId: string
 }
@@ -30,7 +30,7 @@ const connected = <A extends grpc.Client>(open: () => A): Effect.Effect<A, never
  * @shape  (path of the registration socket) -> what the plugin says of itself, and its node id
  * @errors CsiCallFailed when one of the calls is not answered with OK
  */
-export const register = (socket: string): Effect.Effect<Registered, CsiCallFailed> =>
+const register = (socket: string): Effect.Effect<Registered, CsiCallFailed> =>
   Effect.scoped(
     Effect.gen(function* () {
       const credentials = grpc.credentials.createInsecure()

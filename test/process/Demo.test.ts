@@ -62,7 +62,7 @@ class NotShown extends Data.TaggedError("NotShown")<{ readonly message: string }
 const shows = (run: Run, text: string) =>
   Effect.retry(
     Effect.suspend(() => (run.output().includes(text) ? Effect.void : Effect.fail(text))),
-    Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(1200)])
+    Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(1000)])
   ).pipe(
     Effect.mapError(() => new NotShown({ message: `${JSON.stringify(text)} does not appear in:\n${run.output()}` }))
   )
