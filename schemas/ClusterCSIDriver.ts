@@ -16,17 +16,17 @@ const text = Schema.optionalKey(Schema.String)
 export const TokenRequest = open({ audience: text, expirationSeconds: Schema.optionalKey(Schema.Int) })
 export type TokenRequest = typeof TokenRequest.Type
 
-export const SecretRotation = open({
+const SecretRotation = open({
   type: text,
   custom: Schema.optionalKey(open({ minimumRefreshAge: Schema.optionalKey(Schema.Int) }))
 })
 
-export const TokenRequests = open({
+const TokenRequests = open({
   type: text,
   managed: Schema.optionalKey(open({ audiences: Schema.optionalKey(Schema.Array(TokenRequest)) }))
 })
 
-export const SecretsStoreConfig = open({
+const SecretsStoreConfig = open({
   secretRotation: Schema.optionalKey(SecretRotation),
   tokenRequests: Schema.optionalKey(TokenRequests)
 })

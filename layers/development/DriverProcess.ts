@@ -1,6 +1,6 @@
 /**
- * The real driver as a process: started as the image starts it, watched, and killed when asked. For the demo, the tests
- * and the benchmark.
+ * The real driver, or operator, as a process: started as its image starts it, watched, and killed when asked. For the
+ * demo, the tests and the benchmark.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -44,8 +44,10 @@ const mebibytes = (rollup: string, key: string): number => {
 
 /** The last this much of the output is kept. */
 const OUTPUT_MAX = 4_000_000
+/** For a killed process to be gone. */
+const KILL_TIMEOUT = "2 seconds"
 
-/** Starts the driver; it is killed when the scope closes. */
+/** Starts the program; it is killed when the scope closes. */
 export const start = (options: {
   readonly entry: string
   readonly flags: ReadonlyArray<string>
@@ -57,6 +59,12 @@ export const start = (options: {
     let output = ""
     let ended: number | string | undefined
     const waiting = new Set<(value: number | string) => void>()
+    const exited = Effect.callback<number | string>((resume) => {
+      if (ended !== undefined) return resume(Effect.succeed(ended))
+      const done = (value: number | string) => resume(Effect.succeed(value))
+      waiting.add(done)
+      return Effect.sync(() => void waiting.delete(done))
+    })
     const child: ChildProcess = yield* Effect.acquireRelease(
       Effect.sync(() =>
         spawn(process.execPath, [...NODE_FLAGS, options.entry, ...options.flags], {
@@ -65,7 +73,12 @@ export const start = (options: {
           env: { PATH: process.env["PATH"] ?? "", ...NODE_ENVIRONMENT, ...options.environment }
         })
       ),
-      (running) => Effect.sync(() => void running.kill("SIGKILL"))
+      // What it used is cleaned away next.
+      (running) =>
+        Effect.suspend(() => {
+          running.kill("SIGKILL")
+          return Effect.timeoutOption(exited, KILL_TIMEOUT)
+        })
     )
     const keep = (chunk: Buffer) => {
       output = (output + chunk.toString("utf8")).slice(-OUTPUT_MAX)
@@ -80,13 +93,7 @@ export const start = (options: {
     })
     const { pid } = child
     if (pid === undefined)
-      return yield* new DriverDied({ message: `the driver could not be started: ${options.entry}` })
-    const exited = Effect.callback<number | string>((resume) => {
-      if (ended !== undefined) return resume(Effect.succeed(ended))
-      const done = (value: number | string) => resume(Effect.succeed(value))
-      waiting.add(done)
-      return Effect.sync(() => void waiting.delete(done))
-    })
+      return yield* new DriverDied({ message: `the process could not be started: ${options.entry}` })
     return {
       pid,
       output: () => output,

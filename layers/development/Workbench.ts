@@ -36,6 +36,8 @@ export interface Workbench {
   readonly registrationDirectory: string
   readonly socket: string
   readonly kubernetesUrl: string
+  /** A file by which programs find the Kubernetes API, where it is served without TLS. */
+  readonly kubeconfig: string
   readonly kubernetes: typeof MemoryKubernetes.MemoryKubernetes.Service
   readonly api: typeof KubernetesApi.Service
   readonly kubelet: Kubelet.Kubelet
@@ -160,6 +162,7 @@ const build = (options: WorkbenchOptions) =>
       registrationDirectory,
       socket,
       kubernetesUrl: served.url,
+      kubeconfig,
       kubernetes,
       api,
       kubelet,

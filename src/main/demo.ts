@@ -1,6 +1,6 @@
 /**
- * The demo: a whole node driver on this machine, with nothing installed. Everything but the cluster is real: the driver
- * is a process of its own, sockets are sockets, and where mounting is allowed the tmpfs is the kernel's.
+ * The demo: operator and driver on this machine, with nothing installed. Everything but the cluster is real: both are
+ * processes of their own, sockets are sockets, and where mounting is allowed the tmpfs is the kernel's.
  *
  * Every step is a check. The exit code is 0 only when each of them held.
  */
@@ -11,16 +11,17 @@ import { Cause, Deferred, Effect, Exit } from "effect"
 import * as LinuxMounter from "../../layers/real/LinuxMounter.ts"
 import { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter } from "../ports/Mounter.ts"
-import { type DemoFailed, same } from "./demo/Check.ts"
+import { type DemoFailed, inStep, same } from "./demo/Check.ts"
 import * as Files from "./demo/Files.ts"
 import { keep } from "./demo/Keep.ts"
+import type { Step } from "./demo/Look.ts"
 import * as Stage from "./demo/Stage.ts"
-import { ENDING, SHOWING, type Step } from "./demo/Steps.ts"
+import { ENDING, SHOWING } from "./demo/Steps.ts"
 import * as Terminal from "./demo/Terminal.ts"
 
 const USAGE = `usage: npm run demo [-- --keep]
 
-Shows the driver at work on this machine, step by step, and cleans up.
+Shows operator and driver at work on this machine, step by step, and cleans up.
 
   --keep  stay after the last step, so that you can change secrets and look; Ctrl-C ends it
 `
@@ -47,26 +48,36 @@ const whyNotMounted = Effect.acquireUseRelease(
 const showAll = (steps: ReadonlyArray<Step>, stage: Stage.Stage) =>
   Effect.forEach(steps, ({ run, title }) => terminal.step(title, run(stage), (lines) => lines), { discard: true })
 
-/** The driver's last words, when a step has failed. */
-const showLog = ({ driver }: Stage.Stage) =>
-  terminal.say("", "the driver's log:", ...driver.output().trimEnd().split("\n").slice(-LOG_LINES_SHOWN))
+const lastLines = (output: string) => output.trimEnd().split("\n").slice(-LOG_LINES_SHOWN)
+
+/** The last words of operator and driver, when a step has failed. */
+const showLogs = ({ driverPods, operator }: Stage.Stage) =>
+  terminal.say(
+    ...["", "the operator's log:", ...lastLines(operator.output())],
+    ...driverPods().flatMap(({ driver, name }) => ["", `the log of pod ${name}:`, ...lastLines(driver.output())])
+  )
 
 const onStage = (mountsAreReal: boolean, keepUntil: Effect.Effect<void> | undefined) =>
   Effect.gen(function* () {
     const stage = yield* Stage.open(terminal, mountsAreReal)
-    yield* Effect.gen(function* () {
+    const steps = Effect.gen(function* () {
       yield* showAll(SHOWING, stage)
       if (keepUntil !== undefined) yield* keep(stage, terminal, keepUntil)
       yield* showAll(ENDING, stage)
-    }).pipe(Effect.tapError(() => showLog(stage)))
-    return { directory: stage.directory, pid: stage.driver.pid }
+    })
+    const cluster = Effect.mapError(stage.cluster, inStep("the cluster goes on"))
+    yield* Effect.raceFirst(steps, cluster).pipe(Effect.tapError(() => showLogs(stage)))
+    return {
+      directory: stage.directory,
+      pids: [stage.operator.pid, ...stage.driverPods().map(({ driver }) => driver.pid)]
+    }
   }).pipe(Effect.scoped)
 
-const cleaned = ({ directory, pid }: { readonly directory: string; readonly pid: number }) =>
+const cleaned = ({ directory, pids }: { readonly directory: string; readonly pids: ReadonlyArray<number> }) =>
   same(
     "what is left",
-    { mounts: Files.mountLines(directory), directory: existsSync(directory), process: Files.isAlive(pid) },
-    { mounts: [], directory: false, process: false }
+    { mounts: Files.mountLines(directory), directory: existsSync(directory), processes: pids.filter(Files.isAlive) },
+    { mounts: [], directory: false, processes: [] }
   )
 
 const demo = (keepUntil: Effect.Effect<void> | undefined) =>

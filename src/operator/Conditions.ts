@@ -88,14 +88,17 @@ const configObservation = ({ observationFailures }: Observed): Finding =>
     ? is("ConfigObservationDegraded", false)
     : is("ConfigObservationDegraded", true, "Error", [...observationFailures].sort().join("\n"))
 
+const counted = ({ length }: ReadonlyArray<string>, one: string, more: string): string =>
+  `${length} ${length === 1 ? one : more}`
+
 const removalWords = (removal: Removal): string => {
   switch (removal._tag) {
     case "WaitingForPods":
-      return `Waiting for ${removal.pods.length} pods that use volumes of the driver: ${named(removal.pods)}; delete them, or set the annotation ${Annotation.removeWithoutWaiting}: "true" on the ClusterCSIDriver`
+      return `Waiting for ${counted(removal.pods, "pod that uses", "pods that use")} volumes of the driver: ${named(removal.pods)}; delete them, or set the annotation ${Annotation.removeWithoutWaiting}: "true" on the ClusterCSIDriver`
     case "StoppingDriver":
       return removal.pods.length === 0
         ? "Waiting for the DaemonSet to be deleted"
-        : `Waiting for ${removal.pods.length} pods of the driver to end: ${named(removal.pods)}`
+        : `Waiting for ${counted(removal.pods, "pod", "pods")} of the driver to end: ${named(removal.pods)}`
     case "DeletingObjects":
       return `Deleting ${named(removal.objects)}`
     case "Done":

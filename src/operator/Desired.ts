@@ -39,7 +39,7 @@ const STEPS: ReadonlyArray<Step> = [
 ]
 
 /** An object of the operand before its live one has been looked at. */
-export interface Wanted {
+interface Wanted {
   readonly file: string
   readonly manifest: Manifest
 }

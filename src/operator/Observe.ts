@@ -6,7 +6,7 @@
  *
  * @source reference/operator.md 3.4 to 3.7, Q2, Q5, Q34
  */
-import { Clock, Effect, Result, Schema } from "effect"
+import { Clock, Duration, Effect, Result, Schema } from "effect"
 import { Proxy } from "../../schemas/ApiServerConfig.ts"
 import type { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
@@ -39,9 +39,16 @@ export interface Memory {
   progress: Progress | undefined
   servedGroups: ReadonlySet<string> | undefined
   clusterConfig: ClusterConfig | undefined
+  /** How long it took to look for pods. */
+  listMillis: number
 }
 
-export const emptyMemory = (): Memory => ({ progress: undefined, servedGroups: undefined, clusterConfig: undefined })
+export const emptyMemory = (): Memory => ({
+  progress: undefined,
+  servedGroups: undefined,
+  clusterConfig: undefined,
+  listMillis: 0
+})
 
 const proxies = Resource.make({
   group: OPENSHIFT_CONFIG,
@@ -221,6 +228,13 @@ const findConsumers = Effect.map(Resource.list(consumers), ({ objects }) =>
   objects.filter(isUsed).map(Resource.keyOf).sort()
 )
 
+/** A list of all pods is the dearest thing that is asked for: how dear, says when it is asked for again. */
+const timed = <A, E, R>(list: Effect.Effect<A, E, R>, memory: Memory): Effect.Effect<A, E, R> =>
+  Effect.map(Effect.timed(list), ([duration, found]) => {
+    memory.listMillis = Duration.toMillis(duration)
+    return found
+  })
+
 const findDriverPods = (namespace: string) =>
   Effect.map(Resource.list(Resource.pods, { namespace, labelSelector: `app=${DAEMON_SET}` }), ({ objects }) =>
     objects.map(Resource.keyOf).sort()
@@ -298,7 +312,7 @@ export const observe = Effect.fn("Operator.observe")(function* (
       : [],
     proxy: clusterConfig?.proxy ?? {},
     observationFailures: failures,
-    consumers: waits && daemonSet !== undefined ? yield* findConsumers : [],
+    consumers: waits && daemonSet !== undefined ? yield* timed(findConsumers, memory) : [],
     driverPods:
       management._tag === "Removing" &&
       (live.size > 0 || (clusterCsiDriver?.metadata.finalizers ?? []).length > 0) &&

@@ -25,9 +25,12 @@ import { type Plan, plan } from "./Plan.ts"
 import { type StatusApply, staleRemoval, statusApplies } from "./StatusApply.ts"
 
 /** Whatever happens unseen is seen after this long. */
-export const RESYNC_MILLIS = 60_000
+const RESYNC_MILLIS = 60_000
 const AGAIN_MILLIS = 200
-const WAITING_MILLIS = { WaitingForPods: 15_000, StoppingDriver: 3_000, DeletingObjects: 1_000 } as const
+const WAITING_MILLIS = { StoppingDriver: 3_000, DeletingObjects: 1_000 } as const
+/** Looking for pods may take this share of the time, however many there are in the cluster. */
+const LOOKING_SHARE = 1 / 20
+const PODS_MILLIS = { least: 3_000, most: 60_000 } as const
 const ATTEMPTS = 4
 const ATTEMPT_MILLIS = 100
 
@@ -137,10 +140,12 @@ const invalidEvent = ({ message }: KubernetesApiFailed): OperatorEvent => ({
   speaker: "managementState"
 })
 
-const nextLook = ({ performed, planned }: Attempt): Outcome => {
+const nextLook = ({ performed, planned }: Attempt, { listMillis }: Memory): Outcome => {
   if (performed.ended.length > 0) return requeueAfter(AGAIN_MILLIS)
   const { removal } = planned
-  return requeueAfter(removal === undefined || removal._tag === "Done" ? RESYNC_MILLIS : WAITING_MILLIS[removal._tag])
+  if (removal === undefined || removal._tag === "Done") return requeueAfter(RESYNC_MILLIS)
+  if (removal._tag !== "WaitingForPods") return requeueAfter(WAITING_MILLIS[removal._tag])
+  return requeueAfter(Math.min(PODS_MILLIS.most, Math.max(PODS_MILLIS.least, listMillis / LOOKING_SHARE)))
 }
 
 /**
@@ -174,5 +179,5 @@ export const reconcile = Effect.fn("Operator.reconcile")(function* (
     ...(invalid === undefined ? [] : [INVALID_REMEDY])
   ]
   if (all.length > 0) return yield* new OperandNotReconciled({ failures: all })
-  return nextLook(last)
+  return nextLook(last, world.memory)
 })

@@ -6,7 +6,7 @@
 import type { ClusterCSIDriver, TokenRequest } from "../../schemas/ClusterCSIDriver.ts"
 import { formatGoDuration } from "../../schemas/GoDuration.ts"
 
-export interface Rotation {
+interface Rotation {
   readonly enabled: boolean
   readonly intervalSeconds: number
 }

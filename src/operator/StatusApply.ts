@@ -85,7 +85,7 @@ export const previousPart = (it: ClusterCSIDriver, fieldManager: string): Part =
 }
 
 /** @shape (report, its part as it is, RFC 3339) -> the part as it is to be */
-export const nextPart = (report: Report, previous: Part, now: string): Part => {
+const nextPart = (report: Report, previous: Part, now: string): Part => {
   const conditions = report.conditions
     .map((finding): Condition => {
       const before = previous.conditions?.find(({ type }) => type === finding.type) ?? {}

@@ -62,7 +62,7 @@ class NotShown extends Data.TaggedError("NotShown")<{ readonly message: string }
 const shows = (run: Run, text: string) =>
   Effect.retry(
     Effect.suspend(() => (run.output().includes(text) ? Effect.void : Effect.fail(text))),
-    Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(600)])
+    Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(1000)])
   ).pipe(
     Effect.mapError(() => new NotShown({ message: `${JSON.stringify(text)} does not appear in:\n${run.output()}` }))
   )
@@ -89,6 +89,15 @@ const nothing = { files: [], mounts: [], processes: [] }
 const titles = (output: string) =>
   output.split("\n").flatMap((line) => /^(ok|FAILED) (.*?)(?: {2}\d+ ms)?$/u.exec(line)?.slice(1, 3).join(" ") ?? [])
 
+/** What the operator has to have done. */
+const OF_THE_OPERATOR = [
+  "condition Available: True AsExpected",
+  "RoleBinding demo/secrets-store-csi-driver-secret-sync",
+  "--rotation-poll-interval=5s -> --rotation-poll-interval=2s",
+  "Waiting for 2 pods that use volumes of the driver: demo/web-0, demo/web-1",
+  "condition Available: False Removed"
+]
+
 /** It runs to its end, and every step of it succeeds. */
 const succeeds = (uid?: number) =>
   Effect.scoped(
@@ -107,6 +116,7 @@ const succeeds = (uid?: number) =>
         []
       )
       assert.include(run.output(), `all ${seen.length} steps passed`)
+      for (const line of OF_THE_OPERATOR) assert.include(run.output(), line)
       assert.notInclude(run.output(), "\u001b")
       assert.deepStrictEqual(leftIn(run.directory), nothing)
       return run.output()
@@ -133,11 +143,15 @@ describe("demo", () => {
     Effect.map(succeeds(isRoot ? NOBODY : undefined), (output) => assert.include(output, PLAIN))
   )
 
-  it.live("Ctrl-C in the middle leaves nothing behind", () =>
+  it.live.each([
+    { moment: "while the driver starts", step: "the operator makes the operand of it" },
+    { moment: "in the middle", step: "the pod sees its secrets as files" },
+    { moment: "while one driver follows another", step: "the metrics count all of this" }
+  ])("Ctrl-C $moment leaves nothing behind", ({ step }) =>
     Effect.scoped(
       Effect.gen(function* () {
         const run = yield* start([])
-        yield* shows(run, "the pod sees its secrets as files")
+        yield* shows(run, step)
         yield* run.signal("SIGINT")
         assert.strictEqual(yield* run.exitCode, 130, run.output())
         assert.deepStrictEqual(leftIn(run.directory), nothing)

@@ -304,7 +304,7 @@ describe("a removal", () => {
         yield* deleteConsumer("web-0")
         yield* World.until(
           "one less",
-          Effect.map(message("Progressing"), (found) => found.includes("1 pods"))
+          Effect.map(message("Progressing"), (found) => found.includes("1 pod that uses"))
         )
         yield* deleteConsumer("web-1")
         yield* World.until(
@@ -338,7 +338,7 @@ describe("a removal", () => {
         )
         yield* Effect.sleep(30_000)
         assert.isDefined(yield* World.csiDriver)
-        assert.include(yield* message(`${NODE}Progressing`), "pods of the driver to end")
+        assert.include(yield* message(`${NODE}Progressing`), "of the driver to end")
         yield* World.until("removed", World.removed(operator), 300_000)
       })
     )

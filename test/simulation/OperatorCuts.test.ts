@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { JsonObject } from "../../layers/fake/KubernetesObject.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
+import { tell } from "../support/DriverWorld.ts"
 import * as Old from "../support/OldOperator.ts"
 import * as World from "../support/OperatorWorld.ts"
 
@@ -191,6 +192,7 @@ describe("an operator that is killed", () => {
       assert.deepStrictEqual(picture, undisturbed.picture, `cut at boundary ${cut}`)
       if (!wasCut) break
     }
+    tell(`${flow.name}: ${cut - 1} cuts`)
     assert.isAtLeast(cut, flow.cutsMin)
   })
 })

@@ -25,7 +25,7 @@ const STEPS_MAX = 400_000_000
 const CR_PATH = "/apis/operator.openshift.io/v1/clustercsidrivers"
 const TICK_MILLIS = 500
 
-export const config: OperatorConfig = {
+const config: OperatorConfig = {
   namespace: NAMESPACE,
   images: { driver: "drv", registrar: "", livenessProbe: "" },
   version: "1.0.0",
@@ -45,7 +45,7 @@ export interface Sent extends KubernetesRequest {
   succeeded: boolean | undefined
 }
 
-export const isWrite = ({ method }: Pick<Sent, "method">): boolean => method !== "GET"
+const isWrite = ({ method }: Pick<Sent, "method">): boolean => method !== "GET"
 const isLease = ({ path }: Pick<Sent, "path">): boolean => path.includes("/leases")
 /** Everything but the election. */
 export const isOperandWrite = (sent: Sent): boolean => isWrite(sent) && !isLease(sent)
@@ -391,9 +391,3 @@ export const onVirtualTime = <A, E>(seed: number, program: Effect.Effect<A, E, W
   if (exit._tag === "Failure") throw new Error(`the program died (seed ${seed})`, { cause: exit.cause })
   return exit.value
 }
-
-/** A cluster that is not OpenShift. */
-export const withoutOpenShift = Effect.gen(function* () {
-  const control = yield* MemoryKubernetes.MemoryKubernetes
-  yield* control.setServed("config.openshift.io", false)
-})

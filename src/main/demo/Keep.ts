@@ -4,7 +4,7 @@
  */
 import { DateTime, Effect, Schedule } from "effect"
 import * as Files from "./Files.ts"
-import { ROTATION_MILLIS, type Stage } from "./Stage.ts"
+import { type Stage, SWITCHED_SECONDS } from "./Stage.ts"
 import type { Terminal } from "./Terminal.ts"
 
 const everySecond = Schedule.spaced("1 second")
@@ -17,7 +17,7 @@ export const keep = Effect.fnUntraced(function* (stage: Stage, terminal: Termina
   yield* terminal.say(
     "",
     "The volume stays mounted. The kubelet republishes it every second, and it is refreshed every",
-    `${ROTATION_MILLIS / 1000} s. In another terminal:`,
+    `${SWITCHED_SECONDS} s. In another terminal:`,
     "",
     `  secrets=${stage.secretsDirectory}`,
     `  volume=${stage.target}`,

@@ -1,29 +1,44 @@
 /**
- * What stands around the driver in the demo: a Kubernetes API, a provider that serves the files of a directory, and the
- * driver process itself. Everything lives in the scope, and below one temporary directory.
+ * What the demo is played on: a Kubernetes API, a provider that serves the files of a directory, the operator as a
+ * process, and a node that runs whatever the operator deploys. Everything lives in the scope, and below one temporary
+ * directory.
  */
 import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { Effect } from "effect"
+import { Effect, Latch, Schedule } from "effect"
 import { stringify } from "yaml"
+import * as DaemonSetController from "../../../layers/development/DaemonSetController.ts"
 import * as DevelopmentProvider from "../../../layers/development/DevelopmentProvider.ts"
+import * as DriverProcess from "../../../layers/development/DriverProcess.ts"
+import { get } from "../../../layers/development/Http.ts"
 import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
+import * as KubeletRegistration from "../../../layers/development/KubeletRegistration.ts"
 import * as PlainMounter from "../../../layers/development/PlainMounter.ts"
 import * as Workbench from "../../../layers/development/Workbench.ts"
+import { DRIVER_NAME, LEASE } from "../../operator/Names.ts"
+import { KubernetesApi } from "../../ports/KubernetesApi.ts"
 import * as Resource from "../../reconciler/Resource.ts"
 import { same } from "./Check.ts"
 import * as Files from "./Files.ts"
-import { get } from "./Http.ts"
 import type { Terminal } from "./Terminal.ts"
 
 export const NAMESPACE = "demo"
 export const CLASS = "web-secrets"
 export const PROVIDER = "development"
-export const DRIVER_NAME = "secrets-store.csi.k8s.io"
-export const ROTATION_MILLIS = 5_000
+export const OPERATOR_NAMESPACE = "openshift-cluster-csi-drivers"
+export const DRIVER_IMAGE = "demo/secrets-store-csi-driver"
+/** How old secrets may become: at first, and after the switch. */
+export const ROTATION_SECONDS = 5
+export const SWITCHED_SECONDS = 2
+/** Of the driver's container. */
+const METRICS_PORT = 8095
+const HEALTH_PORT = 9808
 /** How long a mount waits for a provider that may still be starting. */
 const PROVIDER_WAIT_MILLIS = 500
+
+/** For what takes as long as a program needs to start. */
+export const inTime = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(400)])
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../..")
 
@@ -50,8 +65,17 @@ export const SECRET_OBJECTS = [
 ]
 
 const VOLUME = { podName: "web-0", podNamespace: NAMESPACE, volumeName: "secrets", secretProviderClass: CLASS }
+/** Its class asks for no Kubernetes Secret. */
+const SECOND = { ...VOLUME, podName: "web-1", secretProviderClass: "file-secrets" }
 const WITHOUT_CLASS = { ...VOLUME, podName: "lost-0", secretProviderClass: "no-such-class" }
 const WITHOUT_PROVIDER = { ...VOLUME, podName: "early-0", secretProviderClass: "vault-secrets" }
+
+/** Who holds the operator's Lease; empty when nobody does. */
+export const holderOf = (api: KubernetesApi["Service"]) =>
+  Resource.get(Resource.leases, OPERATOR_NAMESPACE, LEASE).pipe(
+    Effect.map(({ spec }) => spec?.holderIdentity ?? ""),
+    Effect.provideService(KubernetesApi, api)
+  )
 
 /** Creates the pod of a volume, and gives the volume the uid that the API server has made for it. */
 const createPod = ({ api }: Workbench.Workbench, volume: typeof VOLUME) =>
@@ -88,35 +112,68 @@ const newestOf = (directory: string): number =>
     )
   )
 
-/** The bundle, unless it is older than the sources; where nothing can be mounted, the sources with plain directories. */
-const entryOf = (mountsAreReal: boolean): { readonly path: string; readonly name: string } => {
-  const bundle = join(root, "dist/driver.cjs")
-  const sources = ["src", "layers", "schemas", "proto/gen"].map((folder) => join(root, folder))
-  if (!mountsAreReal)
-    return { path: join(root, "src/main/demo-driver.ts"), name: "the sources, with plain directories" }
-  return existsSync(bundle) && sources.every((folder) => newestOf(folder) < statSync(bundle).mtimeMs)
-    ? { path: bundle, name: "the bundle dist/driver.cjs" }
-    : { path: join(root, "src/main/driver.ts"), name: "the sources" }
+interface Entry {
+  readonly path: string
+  /** "run from ..." */
+  readonly name: string
 }
+
+/** The bundle, unless it is older than the sources. */
+const entryOf = (program: "driver" | "operator"): Entry => {
+  const bundle = join(root, `dist/${program}.cjs`)
+  const sources = ["src", "layers", "schemas", "proto/gen"].map((folder) => join(root, folder))
+  return existsSync(bundle) && sources.every((folder) => newestOf(folder) < statSync(bundle).mtimeMs)
+    ? { path: bundle, name: `the bundle dist/${program}.cjs` }
+    : { path: join(root, `src/main/${program}.ts`), name: "the sources" }
+}
+
+/** Where nothing can be mounted, the sources with plain directories. */
+const driverEntry = (mountsAreReal: boolean): Entry =>
+  mountsAreReal
+    ? entryOf("driver")
+    : { path: join(root, "src/main/demo-driver.ts"), name: "the sources, with plain directories" }
+
+const startOperator = Effect.fnUntraced(function* ({ api, kubeconfig }: Workbench.Workbench, entry: Entry) {
+  const listen = `127.0.0.1:${yield* Files.freePort}`
+  const operator = yield* DriverProcess.start({
+    entry: entry.path,
+    flags: ["start", "-v=2", `--namespace=${OPERATOR_NAMESPACE}`, `--kubeconfig=${kubeconfig}`, `--listen=${listen}`],
+    // No images of upstream's sidecars: the driver is a pod's only container.
+    environment: { DRIVER_IMAGE },
+    ownProcessGroup: true
+  })
+  const died = Effect.flatMap(operator.exited, (how) =>
+    Effect.fail(new DriverProcess.DriverDied({ message: `the operator ended with ${how}:\n${operator.output()}` }))
+  )
+  const leads = holderOf(api).pipe(
+    Effect.flatMap((holder) => same("somebody holds the Lease", holder !== "", true)),
+    Effect.retry(inTime)
+  )
+  yield* Effect.raceFirst(leads, died)
+  const holder = yield* holderOf(api)
+  yield* same("status of /readyz", (yield* get(`https://${listen}/readyz`)).status, 200)
+  return { operator, holder, listen }
+})
 
 /** @shape (terminal, mountsAreReal) -> everything that the steps need, each part shown as a step of its own */
 export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreReal: boolean) {
-  const entry = entryOf(mountsAreReal)
+  const driverProgram = driverEntry(mountsAreReal)
 
   const workbench = yield* terminal.step(
-    "a Kubernetes API with three pods listens on the loopback address",
+    "a Kubernetes API with four pods listens on the loopback address",
     Effect.gen(function* () {
       const made = yield* Workbench.make({
-        entry: entry.path,
+        entry: driverProgram.path,
         credentials: "kubeconfig",
         ...(mountsAreReal ? {} : { mounter: PlainMounter.layer })
       })
       const { status } = yield* get(`${made.kubernetesUrl}/api/v1/namespaces/${NAMESPACE}/pods`)
       yield* same("status of a request without a token", status, 401)
       const volume = yield* createPod(made, VOLUME)
+      const second = yield* createPod(made, SECOND)
       const withoutClass = yield* createPod(made, WITHOUT_CLASS)
       const withoutProvider = yield* createPod(made, WITHOUT_PROVIDER)
-      return { ...made, volume, withoutClass, withoutProvider }
+      return { ...made, volume, second, withoutClass, withoutProvider }
     }),
     ({ directory, kubernetesUrl }) => [kubernetesUrl, `everything else is below ${directory}`]
   )
@@ -137,43 +194,63 @@ export const open = Effect.fnUntraced(function* (terminal: Terminal, mountsAreRe
     (socket) => [`${secretsDirectory} on ${socket}`]
   )
 
-  const metricsUrl = `http://127.0.0.1:${yield* Files.freePort}/metrics`
-  const healthUrl = `http://127.0.0.1:${yield* Files.freePort}`
-  const driver = yield* terminal.step(
-    "the driver starts as a process of its own",
-    Effect.gen(function* () {
-      const running = yield* workbench.startDriver({
-        // Ctrl-C in a terminal is for the demo, which then stops the driver itself.
-        ownProcessGroup: true,
-        flags: [
-          `--metrics-addr=${new URL(metricsUrl).host}`,
-          `--health-addr=${new URL(healthUrl).host}`,
-          `--kubelet-registration-path=${workbench.socket}`,
-          `--plugin-registration-path=${workbench.registrationDirectory}`,
-          "--enable-secret-rotation=true",
-          `--rotation-poll-interval=${ROTATION_MILLIS}ms`,
-          `--provider-wait-timeout=${PROVIDER_WAIT_MILLIS}ms`
-        ]
-      })
-      yield* same("status of /healthz", (yield* get(`${healthUrl}/healthz`)).status, 200)
-      const ready = yield* get(`${healthUrl}/readyz`)
-      yield* same("status of /readyz before the kubelet knows the driver", ready.status, 500)
-      const { name, vendorVersion } = yield* workbench.kubelet.pluginInfo
-      yield* same("name of the CSI driver", name, DRIVER_NAME)
-      return { running, ready: ready.body, version: vendorVersion }
-    }),
-    ({ ready, running, version }) => [
-      `pid ${running.pid}, version ${version}, run from ${entry.name}`,
-      `/healthz: ok   /readyz: ${ready}`
+  const operatorProgram = entryOf("operator")
+  const { operator } = yield* terminal.step(
+    "the operator starts as a process of its own, and leads",
+    startOperator(workbench, operatorProgram),
+    ({ holder, listen, operator: { pid } }) => [
+      `pid ${pid}, run from ${operatorProgram.name}`,
+      `Lease ${OPERATOR_NAMESPACE}/${LEASE} is held by ${holder}`,
+      `https://${listen}/readyz: ok`
     ]
   )
+
+  const ports = new Map<number, number>()
+  for (const port of [METRICS_PORT, HEALTH_PORT]) ports.set(port, yield* Files.freePort)
+  const address = (port: number) => `http://127.0.0.1:${ports.get(port)}`
+  const otherProviders = join(workbench.directory, "other-providers")
+  mkdirSync(otherProviders)
+  const controller = yield* DaemonSetController.make({
+    api: workbench.api,
+    namespace: OPERATOR_NAMESPACE,
+    node: {
+      name: Workbench.NODE_NAME,
+      // The hostPath volumes of the pod template.
+      directories: new Map([
+        ["/var/lib/kubelet/pods", join(workbench.kubeletRoot, "pods")],
+        ["/var/lib/kubelet/plugins/csi-secrets-store", dirname(workbench.socket)],
+        ["/var/lib/kubelet/plugins_registry", workbench.registrationDirectory],
+        ["/var/run/secrets-store-csi-providers", workbench.providersDirectory],
+        ["/etc/kubernetes/secrets-store-csi-providers", otherProviders]
+      ]),
+      ports
+    },
+    entry: driverProgram.path,
+    // Nobody wants to look on while the driver waits for a provider that never comes.
+    flags: [`--provider-wait-timeout=${PROVIDER_WAIT_MILLIS}ms`],
+    // In a cluster, by the pod's service account.
+    environment: { KUBECONFIG: workbench.kubeconfig },
+    readyUrl: `${address(HEALTH_PORT)}/readyz`
+  })
+  const plugins = KubeletRegistration.watch(workbench.registrationDirectory)
+  const kubeletLooks = yield* Latch.make()
 
   return {
     ...workbench,
     mountsAreReal,
-    driver: driver.running,
-    metricsUrl,
-    healthUrl,
+    operator,
+    driverProgram: driverProgram.name,
+    driverPods: controller.pods,
+    registered: plugins.registered,
+    /** From now on the kubelet looks for registration sockets. */
+    letKubeletLook: Latch.open(kubeletLooks),
+    /** The cluster around the driver, for as long as the demo goes on. */
+    cluster: Effect.all([controller.run, Effect.andThen(Latch.await(kubeletLooks), plugins.run)], {
+      concurrency: 2,
+      discard: true
+    }),
+    metricsUrl: `${address(METRICS_PORT)}/metrics`,
+    healthUrl: address(HEALTH_PORT),
     secretsDirectory,
     registrationSocket: join(workbench.registrationDirectory, `${DRIVER_NAME}-reg.sock`),
     target: workbench.kubelet.targetPath(workbench.volume)

@@ -2,70 +2,59 @@
  * What the demo shows, step by step. Each step does one thing, compares what came of it with what has to come of it, and
  * answers with the lines that a person wants to see.
  */
-import { writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
-import { Clock, Effect, Redacted, Schedule, Schema } from "effect"
+import { Clock, Effect, Schedule, Schema } from "effect"
+import { get } from "../../../layers/development/Http.ts"
 import type { InlineVolume } from "../../../layers/development/Kubelet.ts"
-import { register } from "../../../layers/development/KubeletRegistration.ts"
 import { NODE_NAME } from "../../../layers/development/Workbench.ts"
 import { parseMountInfo } from "../../../layers/real/LinuxMounter.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
-import { KubernetesApi } from "../../ports/KubernetesApi.ts"
+import { DRIVER_NAME } from "../../operator/Names.ts"
 import * as Resource from "../../reconciler/Resource.ts"
 import { holds, present, same, Unexpected } from "./Check.ts"
 import * as Files from "./Files.ts"
-import { get } from "./Http.ts"
+import {
+  changePassword,
+  contentsOf,
+  leftOf,
+  nothing,
+  often,
+  onKubernetes,
+  passwordsIn,
+  REVOKED,
+  ROTATED,
+  readSecret,
+  type Step,
+  secretBecomes,
+  showFiles,
+  soon
+} from "./Look.ts"
 import { linesOf, valueOf } from "./MetricsPage.ts"
+import * as OperatorSteps from "./OperatorSteps.ts"
 import {
   CLASS,
-  DRIVER_NAME,
+  inTime,
   MODES,
   NAMESPACE,
   PARAMETERS,
   PROVIDER,
-  ROTATION_MILLIS,
+  ROTATION_SECONDS,
   SECRET,
   SECRET_OBJECTS,
   SECRETS,
   type Stage
 } from "./Stage.ts"
 
-interface StepFailure {
-  readonly _tag: string
-  readonly message: string
-}
-
-export interface Step {
-  readonly title: string
-  readonly run: (stage: Stage) => Effect.Effect<ReadonlyArray<string>, StepFailure>
-}
-
-/** For what happens soon, but not at once. */
-const soon = Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(60)])
-/** For what is timed. */
-const often = Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(300)])
-
-const ROTATED = { ...SECRETS, password: "Tr0ub4dor&3" }
-const REVOKED = { ...SECRETS, password: "made after a leak" }
+const ROTATION_MILLIS = ROTATION_SECONDS * 1_000
 
 // ---- looking
 
 const podStatusName = ({ volume }: Stage) => `${volume.podName}-${NAMESPACE}-${CLASS}`
-
-const onKubernetes = <A, E>(stage: Stage, request: Effect.Effect<A, E, KubernetesApi>): Effect.Effect<A, E> =>
-  Effect.provideService(request, KubernetesApi, stage.api)
 
 const readStatus = (stage: Stage) =>
   onKubernetes(stage, Resource.get(Resource.podStatuses, NAMESPACE, podStatusName(stage)))
 
 const versionsIn = (status: Effect.Success<ReturnType<typeof readStatus>>): Readonly<Record<string, string>> =>
   Object.fromEntries((status.status?.objects ?? []).map(({ id = "", version = "" }) => [id, version]))
-
-const contentsOf = (files: ReadonlyArray<Files.SeenFile>): Readonly<Record<string, string>> =>
-  Object.fromEntries(files.map(({ content, name }) => [name, content]))
-
-const showFiles = (files: ReadonlyArray<Files.SeenFile>): ReadonlyArray<string> =>
-  files.map(({ content, link, mode, name }) => `${mode}  ${name} -> ${link ?? "(a file)"}: ${JSON.stringify(content)}`)
 
 const EventList = Schema.Struct({
   items: Schema.Array(
@@ -90,13 +79,6 @@ const eventFor = (stage: Stage, podName: string) =>
     Effect.retry(soon)
   )
 
-/** Everything that could be left of a volume on this node. */
-const leftOf = (stage: Stage, volume: InlineVolume) => {
-  const target = stage.kubelet.targetPath(volume)
-  return { mounts: Files.mountLines(target), directory: Files.below(dirname(target)) }
-}
-const nothing = { mounts: [], directory: [] }
-
 // ---- acting
 
 /** A publish that has to fail: the error as the kubelet would put it into the pod's events. */
@@ -108,20 +90,34 @@ const refused = (stage: Stage, volume: InlineVolume) =>
     )
   )
 
-const changePassword = (stage: Stage, { password }: typeof ROTATED) =>
-  Effect.sync(() => writeFileSync(join(stage.secretsDirectory, "password"), password))
-
 /** Long lines of text, for reading. */
 const wrapped = (text: string): ReadonlyArray<string> =>
   (text.match(/.{1,90}(?:\s|$)|\S+/gu) ?? []).map((line) => line.trimEnd())
 
 // ---- the steps
 
+const startDriver = (stage: Stage) =>
+  Effect.gen(function* () {
+    const appeared = Effect.suspend(() => present("a pod of the DaemonSet", stage.driverPods().at(-1)))
+    const { args, driver, name } = yield* Effect.retry(appeared, inTime)
+    yield* Effect.retry(stage.kubelet.probe(1_000), inTime)
+    yield* same("status of /healthz", (yield* get(`${stage.healthUrl}/healthz`)).status, 200)
+    const ready = yield* get(`${stage.healthUrl}/readyz`)
+    yield* same("status of /readyz before the kubelet knows the driver", ready.status, 500)
+    const plugin = yield* stage.kubelet.pluginInfo
+    yield* same("name of the CSI driver", plugin.name, DRIVER_NAME)
+    return [
+      `pod ${name}, pid ${driver.pid}, version ${plugin.vendorVersion}, run from ${stage.driverProgram}`,
+      ...args,
+      `/healthz: ok   /readyz: ${ready.body}`
+    ]
+  })
+
 const registerDriver = (stage: Stage) =>
   Effect.gen(function* () {
-    const appeared = Effect.suspend(() => same("a registration socket", Files.isSocket(stage.registrationSocket), true))
-    yield* Effect.retry(appeared, soon)
-    const { info, nodeId } = yield* register(stage.registrationSocket)
+    yield* stage.letKubeletLook
+    const registered = Effect.suspend(() => present("a registered plugin", stage.registered().at(-1)))
+    const { info, nodeId } = yield* Effect.retry(registered, soon)
     yield* same("what the plugin says of itself", info, {
       type: "CSIPlugin",
       name: DRIVER_NAME,
@@ -137,6 +133,7 @@ const registerDriver = (stage: Stage) =>
 const createClasses = (stage: Stage) =>
   Effect.gen(function* () {
     yield* stage.putClass(NAMESPACE, CLASS, PROVIDER, PARAMETERS, SECRET_OBJECTS)
+    yield* stage.putClass(NAMESPACE, stage.second.secretProviderClass, PROVIDER, PARAMETERS)
     yield* stage.putClass(NAMESPACE, stage.withoutProvider.secretProviderClass, "vault", { objects: "password" })
     const found = yield* onKubernetes(stage, Resource.get(Resource.secretProviderClasses, NAMESPACE, CLASS))
     yield* same("the class as stored", found.spec, {
@@ -146,7 +143,7 @@ const createClasses = (stage: Stage) =>
     })
     const { podName, volumeName } = stage.volume
     return [
-      `SecretProviderClass ${NAMESPACE}/${CLASS}: provider ${PROVIDER}`,
+      `SecretProviderClass ${NAMESPACE}/${CLASS}: provider ${PROVIDER}, Secret ${SECRET}`,
       `Pod ${NAMESPACE}/${podName} asks for it: volume ${volumeName} of ${DRIVER_NAME}`
     ]
   })
@@ -205,20 +202,6 @@ const readPodStatus = (stage: Stage) =>
     ]
   })
 
-/** The password of the Kubernetes Secret, and who owns it. */
-const readSecret = (stage: Stage) =>
-  Effect.map(onKubernetes(stage, Resource.get(Resource.secrets, NAMESPACE, SECRET)), ({ data = {}, metadata }) => ({
-    password: Buffer.from(Redacted.value(data["password"] ?? Redacted.make("")), "base64").toString(),
-    owners: (metadata.ownerReferences ?? []).map(({ kind, name }) => `${kind} ${name}`)
-  }))
-
-/** It is written a moment after the files. */
-const secretBecomes = (stage: Stage, password: string) =>
-  readSecret(stage).pipe(
-    Effect.flatMap((found) => Effect.as(same(`password in Secret ${SECRET}`, found.password, password), found)),
-    Effect.retry(soon)
-  )
-
 const readSyncedSecret = (stage: Stage) =>
   Effect.gen(function* () {
     const { owners } = yield* secretBecomes(stage, SECRETS.password)
@@ -235,7 +218,7 @@ const republishEarly = (stage: Stage) =>
     yield* same("contents before the refresh is due", contentsOf(files), SECRETS)
     yield* same("generation of the files", Files.generationOf(stage.target), generation)
     return [
-      `the provider's password is now ${JSON.stringify(ROTATED.password)}; a volume is refreshed every ${ROTATION_MILLIS / 1000} s`,
+      `the provider's password is now ${JSON.stringify(ROTATED.password)}; a volume is refreshed every ${ROTATION_SECONDS} s`,
       ...showFiles(files)
     ]
   })
@@ -342,11 +325,7 @@ const readMetrics = (stage: Stage) =>
       COUNTS.map(([series, labels]) => [series, labels, valueOf(body, series, labels)]),
       COUNTS.map((row) => [...row])
     )
-    yield* same(
-      "secrets on the metrics page",
-      [SECRETS.password, ROTATED.password, REVOKED.password].filter((secret) => body.includes(secret)),
-      []
-    )
+    yield* same("secrets on the metrics page", passwordsIn(body), [])
     return [stage.metricsUrl, ...COUNTS.flatMap(([series, labels]) => linesOf(body, series, labels))]
   })
 
@@ -380,27 +359,14 @@ const deletePod = (stage: Stage) =>
     return [`Secret ${NAMESPACE}/${SECRET} is gone ${(took / 1_000).toFixed(1)} s after its last pod`]
   })
 
-const stop = (stage: Stage) =>
-  Effect.gen(function* () {
-    const { driver } = stage
-    yield* driver.kill("SIGTERM")
-    const how = yield* driver.exited.pipe(Effect.timeoutOption("10 seconds"))
-    yield* same("exit code", how._tag === "Some" ? how.value : "still running after 10 s", 0)
-    yield* same("process", Files.isAlive(driver.pid), false)
-    const sockets = [stage.socket, stage.registrationSocket].filter(Files.isSocket)
-    yield* same("sockets", sockets, [])
-    yield* same(
-      "secrets in the driver's log",
-      [SECRETS.password, ROTATED.password, REVOKED.password].filter((secret) => driver.output().includes(secret)),
-      []
-    )
-    return ["exit code 0, no process, no socket, no secret in its log"]
-  })
-
-/** Up to here the volume is mounted and the driver runs. */
+/** Up to here a volume is mounted and the driver runs. */
 export const SHOWING: ReadonlyArray<Step> = [
+  { title: "a ClusterCSIDriver is created, and the operator makes the operand of it", run: OperatorSteps.deploy },
+  { title: "the DaemonSet starts the driver, a process of its own with the arguments of the pod", run: startDriver },
   { title: "the kubelet finds the driver's registration socket and registers it", run: registerDriver },
+  { title: "the ClusterCSIDriver says that the driver is available", run: OperatorSteps.becomeAvailable },
   { title: "the SecretProviderClass that the first pod asks for is created", run: createClasses },
+  { title: "the driver gets its rights to Secrets, in that namespace alone", run: OperatorSteps.bindSecrets },
   { title: "the kubelet publishes the volume of the first pod", run: publish },
   { title: "the pod sees its secrets as files", run: readFiles },
   { title: "the pod status says which versions are mounted", run: readPodStatus },
@@ -410,11 +376,20 @@ export const SHOWING: ReadonlyArray<Step> = [
   { title: "a refresh that is asked for by an annotation comes at once", run: refreshOnDemand },
   { title: "a pod that names a missing class is told so, and what to do", run: failWithoutClass },
   { title: "a pod whose provider is not installed is told where it was looked for", run: failWithoutProvider },
-  { title: "the metrics count all of this", run: readMetrics }
+  { title: "the metrics count all of this", run: readMetrics },
+  { title: "another age of secrets is asked for, and rolls out under a mounted volume", run: OperatorSteps.switchAge },
+  { title: "the new driver goes on refreshing the volume that it found", run: OperatorSteps.refreshSwitched },
+  { title: "the new driver mounts the volume of a second pod", run: OperatorSteps.publishSecond }
 ]
 
 export const ENDING: ReadonlyArray<Step> = [
+  {
+    title: "removal is asked for; it waits for pods that use volumes, and names them",
+    run: OperatorSteps.askForRemoval
+  },
   { title: "the kubelet unpublishes the volume, and nothing is left of it", run: unpublish },
   { title: "the pod is deleted, and its Kubernetes Secret goes with it", run: deletePod },
-  { title: "the driver stops when told to", run: stop }
+  { title: "the last pod goes, and then the DaemonSet; the driver stops", run: OperatorSteps.deleteLastPod },
+  { title: "everything else of the operand goes, and the ClusterCSIDriver says so", run: OperatorSteps.beRemoved },
+  { title: "the operator stops when told to, and gives its Lease back", run: OperatorSteps.stop }
 ]

@@ -362,7 +362,7 @@ describe("a removal", () => {
       row: "Q1",
       name: "waits for the driver's pods",
       given: removed({ live: new Map(), driverPods: ["ns/pod"] }),
-      progressing: "True | Removing | Waiting for 1 pods of the driver to end: ns/pod"
+      progressing: "True | Removing | Waiting for 1 pod of the driver to end: ns/pod"
     },
     {
       row: "Q1",
