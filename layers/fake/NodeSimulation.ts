@@ -253,7 +253,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
       )
 
     const lives = yield* Lives.make({
-      config: configOf(rotationEnabled),
+      config: () => configOf(rotationEnabled),
       world: {
         mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),

@@ -39,6 +39,21 @@ export interface PodTemplate {
   }>
 }
 
+/** What the kubelet reads in the CSIDriver object. */
+export interface CsiDriverView {
+  readonly requiresRepublish: boolean
+}
+
+/** A pod's time on a node. */
+export interface Stay {
+  /** Asked before and after each call; what was false once stays false. */
+  readonly isWanted: Effect.Effect<boolean>
+  /** Ends every wait of a pod that is wanted no more. */
+  readonly leaving: Effect.Effect<void>
+  /** Done before volumes are taken away: a pod that is deleted by force loses its object here. */
+  readonly podObjectGone: Effect.Effect<void>
+}
+
 /** "Chaos": pods come and go; "Calm": they stay; "Ending": they go. */
 export type Stage = "Chaos" | "Calm" | "Ending"
 
@@ -52,7 +67,13 @@ export interface KubeletOptions {
   readonly chance: Chance
   readonly history: History
   readonly referee: Referee
+  /** Undefined, and so no mount, while there is no such object. A kubelet that is not told of it has one at all times. */
+  readonly csiDriver?: () => CsiDriverView | undefined
+  /** Uids of pods whose objects are there, shared by the kubelets of a cluster. */
+  readonly podObjects?: Set<string>
 }
+
+const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
 export const NODE_NAME = "node-1"
@@ -63,9 +84,13 @@ export class Kubelet {
   private readonly it: KubeletOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
+  private readonly podObjects: Set<string>
+  private readonly csiDriver: () => CsiDriverView | undefined
 
   constructor(options: KubeletOptions) {
     this.it = options
+    this.podObjects = options.podObjects ?? new Set()
+    this.csiDriver = options.csiDriver ?? (() => ALWAYS_REPUBLISHED)
   }
 
   /** Pods stay from now on, and no new ones come. */
@@ -79,7 +104,7 @@ export class Kubelet {
     Deferred.doneUnsafe(this.ending, Effect.void)
   }
 
-  private readonly wait = (millis: number) => Effect.timeoutOption(Deferred.await(this.ending), millis)
+  private readonly wait = (millis: number, until = Deferred.await(this.ending)) => Effect.timeoutOption(until, millis)
 
   // ---- one call
 
@@ -116,6 +141,10 @@ export class Kubelet {
   /** @shape (volume) -> whether it was answered OK */
   private readonly publish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
     const { chance, faults, lives, witness } = this.it
+    if (this.csiDriver() === undefined) {
+      this.answered("publish", volume, "no CSIDriver object", "")
+      return false
+    }
     const now = yield* Clock.currentTimeMillis
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
@@ -184,11 +213,11 @@ export class Kubelet {
 
   private readonly untilOk = Effect.fnUntraced(
     { self: this },
-    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>) {
+    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>, until?: Effect.Effect<void>) {
       let backoffMillis = BACKOFF_MILLIS_MIN
       while (yield* isWanted) {
         if (yield* attempt) return
-        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis)
+        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis, until)
         backoffMillis = Math.min(2 * backoffMillis, BACKOFF_MILLIS_MAX)
       }
     }
@@ -196,14 +225,16 @@ export class Kubelet {
 
   private readonly runVolume = Effect.fnUntraced(
     { self: this },
-    function* (volume: SimulatedVolume, isWanted: Effect.Effect<boolean>, podObjectGone: Effect.Effect<void>) {
+    function* (volume: SimulatedVolume, { isWanted, leaving, podObjectGone }: Stay) {
       const { chance, files } = this.it
       const attempt = this.publish(volume)
       yield* Effect.orDie(files.makeDirectory(parentOf(volume.targetPath), { recursive: true }))
-      yield* this.untilOk(attempt, isWanted)
+      yield* this.untilOk(attempt, isWanted, leaving)
       while (yield* isWanted) {
-        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX))
-        if (yield* isWanted) yield* attempt
+        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX), leaving)
+        // A volume that the node has lost is mounted again in any case.
+        const isDue = this.csiDriver()?.requiresRepublish === true || volume.state === "Publishing"
+        if ((yield* isWanted) && isDue) yield* attempt
       }
       yield* podObjectGone
       volume.state = "Unpublishing"
@@ -214,8 +245,6 @@ export class Kubelet {
   )
 
   // ---- one pod
-
-  private readonly podObjects = new Set<string>()
 
   private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace, volumes }: PodTemplate) {
     const pod = yield* Effect.orDie(
@@ -271,6 +300,10 @@ export class Kubelet {
       )
     })
 
+  /** All volumes of one pod, until the last of them is gone. */
+  readonly runPod = (own: ReadonlyArray<SimulatedVolume>, stay: Stay): Effect.Effect<void> =>
+    Effect.forEach(own, (volume) => this.runVolume(volume, stay), { concurrency: own.length, discard: true })
+
   /** One pod after the other under one name, until no new ones are wanted. */
   readonly runPods = (template: PodTemplate): Effect.Effect<void> =>
     Effect.gen({ self: this }, function* () {
@@ -308,10 +341,7 @@ export class Kubelet {
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
         const podObjectGone = isForced ? this.deletePod(uid, template) : Effect.void
-        yield* Effect.forEach(own, (volume) => this.runVolume(volume, isWanted, podObjectGone), {
-          concurrency: own.length,
-          discard: true
-        })
+        yield* this.runPod(own, { isWanted, leaving: Deferred.await(this.ending), podObjectGone })
         yield* this.deletePod(uid, template)
         for (const { targetPath } of own) volumes.delete(targetPath)
         yield* this.wait(chance.between(0, 30_000))

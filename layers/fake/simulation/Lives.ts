@@ -46,8 +46,10 @@ interface Process {
 }
 
 export interface Lives {
-  /** Starts the driver, and starts it again some time after it ended; never returns. */
-  readonly supervise: Effect.Effect<never>
+  /** Starts the driver, and starts it again some time after it ended, until it is retired. */
+  readonly supervise: Effect.Effect<void>
+  /** SIGTERM, and SIGKILL when that takes too long; it starts again only when it is supervised again. */
+  readonly retire: (graceMillis: number) => Effect.Effect<void>
   /** A call as the kubelet makes it: a driver that is not there, or dies meanwhile, is UNAVAILABLE. */
   readonly call: MemoryCsiEndpoint.Call
   readonly kill: Effect.Effect<void>
@@ -62,7 +64,8 @@ export interface Lives {
 }
 
 export interface LivesOptions {
-  readonly config: DriverConfig
+  /** What a life is started with. */
+  readonly config: () => DriverConfig
   /** Everything but the endpoint, which belongs to one life. */
   readonly world: Omit<Ports, "endpoint"> & { readonly registry: PluginRegistry["Service"] }
   /** What is put between the driver and its world. */
@@ -80,8 +83,9 @@ const unavailable = (details: string) => new CsiStatus({ grpcCode: "UNAVAILABLE"
 /** @shape (options) -> Lives; nothing runs until `supervise` does */
 export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { chance, config, faults, history, plant, referee, surroundings, world } = options
+    const { chance, faults, history, plant, referee, surroundings, world } = options
     let number = 0
+    let supervision = 0
     let current: Process | undefined
 
     const begin = Effect.gen(function* () {
@@ -111,6 +115,7 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
         ended,
         table: undefined
       }
+      const config = options.config()
       const { killEveryCalls } = faults.plan
       if (faults.active && killEveryCalls > 0) life.killAtBoundary(1 + chance.below(2 * killEveryCalls))
       current = process
@@ -145,12 +150,22 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
     })
 
     const supervise = Effect.gen(function* () {
-      for (;;) {
+      supervision += 1
+      const own = supervision
+      while (own === supervision) {
         const { ended } = yield* begin
         yield* Deferred.await(ended)
         yield* Effect.sleep(faults.active ? chance.between(DOWNTIME_MILLIS_MIN, DOWNTIME_MILLIS_MAX) : 1_000)
       }
     }).pipe(Effect.scoped)
+
+    const retire = Effect.fnUntraced(function* (graceMillis: number) {
+      supervision += 1
+      if (current === undefined) return
+      Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
+      yield* Effect.timeoutOption(Deferred.await(current.ended), graceMillis)
+      current.life.kill()
+    })
 
     const call: MemoryCsiEndpoint.Call = (method, request, callOptions) =>
       Effect.suspend(() => {
@@ -163,6 +178,7 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
 
     return {
       supervise,
+      retire,
       call,
       kill: Effect.sync(() => current?.life.kill()),
       stop: Effect.sync(() => {
