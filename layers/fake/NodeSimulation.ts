@@ -6,7 +6,6 @@
  * become true is waited for; and the end of all pods, without API server and providers, after which nothing is left.
  */
 import { Clock, Context, Effect, FileSystem, Layer } from "effect"
-import type { DriverConfig } from "../../schemas/Config.ts"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
@@ -19,28 +18,16 @@ import * as MemoryPluginRegistry from "./MemoryPluginRegistry.ts"
 import * as MemoryProviders from "./MemoryProviders.ts"
 import { Stuck, simulate } from "./SeededScheduler.ts"
 import * as Backend from "./simulation/Backend.ts"
-import { type Chance, make as makeChance } from "./simulation/Chance.ts"
+import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
+import { classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
+import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import {
-  BACKOFF_MILLIS_MAX,
-  DRIVER_NAME,
-  Kubelet,
-  NODE_NAME,
-  type PodTemplate,
-  REPUBLISH_MILLIS_MAX
-} from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, NODE_NAME, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
 import { Referee, type Violation } from "./simulation/Referee.ts"
-import {
-  ALWAYS,
-  PODS_DIRECTORY,
-  type SimulatedClass,
-  type SimulatedVolume,
-  secretNameOf,
-  sourceOf
-} from "./simulation/Volume.ts"
+import { ALWAYS, PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume, sourceOf } from "./simulation/Volume.ts"
 import { Witness } from "./simulation/Witness.ts"
 
 /** Puts something between the driver and its world: a mistake that has to be found. */
@@ -71,7 +58,6 @@ export interface NodeSimulationResult {
 const START_MILLIS = Date.UTC(2026, 0, 1)
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
-const ROTATION_MILLIS = 2 * MINUTE
 /** Two waits of the kubelet's, one for the last fault and one for the driver that was just starting, and the calls. */
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 /** A volume becomes due just after a republish; the provider and the disk take their time. */
@@ -85,61 +71,7 @@ const STEPS_PER_HOUR_MAX = 20_000_000
 const READER_MILLIS_MAX = 10_000
 const GARBAGE_MILLIS = 30_000
 
-const configOf = (rotationEnabled: boolean): DriverConfig => ({
-  endpoint: "unix:///csi/csi.sock",
-  driverName: DRIVER_NAME,
-  nodeId: NODE_NAME,
-  logFormatJson: false,
-  verbosity: 5,
-  providerDirectories: ["/providers"],
-  metricsAddr: "0",
-  rotationEnabled,
-  rotationPollIntervalMillis: ROTATION_MILLIS,
-  pprofEnabled: false,
-  pprofPort: 6065,
-  maxCallRecvBytes: 4_194_304,
-  providerHealthCheck: true,
-  providerHealthCheckIntervalMillis: ROTATION_MILLIS,
-  kubeconfig: "",
-  kubeletRegistrationPath: "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
-  pluginRegistrationDirectory: "/registration",
-  healthAddr: "",
-  providerWaitMillis: 10_000,
-  tmpfsSizeBytes: 0,
-  volumeMountGroup: false,
-  shutdownGraceMillis: 25_000,
-  returnRotationErrors: false,
-  refreshOnClassChange: false,
-  providerMountsMax: 32,
-  providerRefreshesMax: 4,
-  providerRefreshesPerSecond: 10,
-  memoryTrimIntervalMillis: 0
-})
-
-const PROVIDERS = ["vault", "azure"]
-/** Some pods of these names and classes would have one pod status, if names alone decided. */
-const NAMESPACES = ["x", "other"]
-const CLASS_NAMES = ["y", "x-y", "z"]
 const POD_NAMES = ["web", "web-x", "db", "job", "cache", "api"]
-
-const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
-  new Map(
-    NAMESPACES.flatMap((namespace) =>
-      CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
-        sourceOf({ namespace, name }),
-        {
-          namespace,
-          name,
-          provider: chance.oneOf(PROVIDERS),
-          filesMax: chance.below(7),
-          flips: chance.happens(0.3),
-          isSynced: chance.happens(0.5),
-          generation: 1,
-          askedMillis: Number.NEGATIVE_INFINITY
-        }
-      ])
-    )
-  )
 
 const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>): ReadonlyArray<PodTemplate> =>
   NAMESPACES.flatMap((namespace) => {
@@ -155,36 +87,6 @@ const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>):
       }))
     }))
   })
-
-const classPath = (namespace: string) =>
-  `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
-
-/** @shape (class, isUsable) -> the object; an unusable one has no parameters, as after a slip in an editor */
-const classObject = (it: SimulatedClass, isUsable: boolean) => ({
-  apiVersion: "secrets-store.csi.x-k8s.io/v1",
-  kind: "SecretProviderClass",
-  metadata: {
-    name: it.name,
-    namespace: it.namespace,
-    annotations: { "secrets-store.csi.k8s.io/sync-all-files": "true" }
-  },
-  spec: {
-    provider: it.provider,
-    ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}),
-    ...(it.isSynced ? { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque" }] } : {})
-  }
-})
-
-/** Repeats something at random intervals of a mean length; never when that is 0. */
-const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
-  meanMillis === 0
-    ? Effect.never
-    : Effect.forever(
-        Effect.andThen(
-          Effect.suspend(() => Effect.sleep(chance.between(0, 2 * meanMillis))),
-          what
-        )
-      )
 
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
@@ -253,7 +155,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
       )
 
     const lives = yield* Lives.make({
-      config: () => configOf(rotationEnabled),
+      config: () => configOf(NODE_NAME, { rotationEnabled }),
       world: {
         mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),

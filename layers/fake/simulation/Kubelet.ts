@@ -5,6 +5,7 @@
 import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
 import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
+import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { INTERVAL_KEY } from "../../../src/volume/Rotation.ts"
 import { isObject, metadataOf, textAt } from "../KubernetesObject.ts"
@@ -77,7 +78,7 @@ const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
 export const NODE_NAME = "node-1"
-export const DRIVER_NAME = "secrets-store.csi.k8s.io"
+
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
