@@ -8,7 +8,7 @@ import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { INTERVAL_KEY } from "../../../src/volume/Rotation.ts"
-import { isObject, metadataOf, textAt } from "../KubernetesObject.ts"
+import { isObject, type JsonObject, metadataOf, textAt } from "../KubernetesObject.ts"
 import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
@@ -26,7 +26,7 @@ const REPUBLISH_MILLIS_MIN = 60_000
 export const REPUBLISH_MILLIS_MAX = 120_000
 const LIFETIME_MILLIS_MAX = 3_600_000
 /** An outage of the API server, and the wait before a watch is opened again. */
-const WISH_MILLIS_MAX = 600_000
+export const WISH_MILLIS_MAX = 600_000
 
 /** A pod that is made again whenever it has ended, under the same name. */
 export interface PodTemplate {
@@ -39,6 +39,30 @@ export interface PodTemplate {
     readonly isPinned: boolean
   }>
 }
+
+/** @shape (pod) -> its object, on the node that it is for */
+export const podBody = (pod: {
+  readonly name: string
+  readonly namespace: string
+  readonly nodeName: string
+  readonly owners: ReadonlyArray<JsonObject>
+  readonly volumes: PodTemplate["volumes"]
+}): JsonObject => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: {
+    name: pod.name,
+    namespace: pod.namespace,
+    ...(pod.owners.length === 0 ? {} : { ownerReferences: pod.owners })
+  },
+  spec: {
+    nodeName: pod.nodeName,
+    volumes: pod.volumes.map((volume) => ({
+      name: volume.name,
+      csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
+    }))
+  }
+})
 
 /** What the kubelet reads in the CSIDriver object. */
 export interface CsiDriverView {
@@ -72,6 +96,7 @@ export interface KubeletOptions {
   readonly csiDriver?: () => CsiDriverView | undefined
   /** Uids of pods whose objects are there, shared by the kubelets of a cluster. */
   readonly podObjects?: Set<string>
+  readonly nodeName?: string
 }
 
 const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
@@ -252,18 +277,7 @@ export class Kubelet {
       this.it.api.request({
         method: "POST",
         path: podsPath(namespace),
-        body: {
-          apiVersion: "v1",
-          kind: "Pod",
-          metadata: { name, namespace },
-          spec: {
-            nodeName: NODE_NAME,
-            volumes: volumes.map((volume) => ({
-              name: volume.name,
-              csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
-            }))
-          }
-        }
+        body: podBody({ name, namespace, volumes, nodeName: NODE_NAME, owners: [] })
       })
     )
     const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
