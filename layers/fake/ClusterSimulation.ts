@@ -12,18 +12,18 @@ import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { objectAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classObject, classPath, drawClasses, PROVIDERS } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses, PROVIDERS } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
-import { adjustPlan, drawPlan, type FaultPlan } from "./simulation/Faults.ts"
+import { drawPlan, type FaultPlan } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import { BACKOFF_MILLIS_MAX, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import type * as Lives from "./simulation/Lives.ts"
-import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import { HOUR, type Judges, MINUTE, run as runOnce } from "./simulation/Run.ts"
+import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
-import { ALWAYS, type SimulatedClass, type SimulatedVolume, secretNameOf, sourceOf } from "./simulation/Volume.ts"
+import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
 import { draw as drawWorkloads, Workloads } from "./simulation/Workloads.ts"
 
 export interface ClusterSimulationOptions extends RunOptions {
@@ -67,6 +67,9 @@ const drawClusterPlan = (chance: Chance): ClusterPlan => {
   }
 }
 
+const adjustClusterPlan = (drawn: ClusterPlan, change: RunOptions["rates"]): ClusterPlan =>
+  change === undefined ? drawn : { ...drawn, ...change(drawn) }
+
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
   plan: ClusterPlan | undefined
@@ -79,7 +82,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
   Effect.gen(function* () {
     const { hours, plant = (ports: Lives.Ports) => ports, podsPerNode = PODS_PER_NODE, rates } = options
     const chance = yield* makeChance
-    const plan: ClusterPlan = adjustPlan(drawClusterPlan(chance), rates)
+    const plan = adjustClusterPlan(drawClusterPlan(chance), rates)
     notes.plan = plan
     const nodeCount = options.nodes ?? 1 + chance.below(NODES_MAX)
     notes.nodes = nodeCount
@@ -141,7 +144,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
 
     // ---- what goes on
 
-    const classLane = (it: SimulatedClass) => `class ${sourceOf(it)}`
     const renew = (it: SimulatedClass) => {
       it.generation += 1
       history.count("generations")
@@ -343,7 +345,11 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     })
     for (const node of nodes) for (const volume of node.volumes()) node.kubelet.checkPodStatus(volume, true)
 
-    const checkEach = (invariant: typeof Invariants.askedForArrives, isDue: (volume: SimulatedVolume) => boolean, withinMillis: number) => {
+    const checkEach = (
+      invariant: typeof Invariants.askedForArrives,
+      isDue: (volume: SimulatedVolume) => boolean,
+      withinMillis: number
+    ) => {
       for (const node of nodes) {
         for (const volume of node.volumes().filter(isDue)) {
           referee.check(invariant, { volume, view: node.witness.look(volume), withinMillis })

@@ -47,3 +47,6 @@ export const classObject = (it: SimulatedClass, isUsable: boolean) => ({
     ...(it.isSynced ? { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque" }] } : {})
   }
 })
+
+/** Where a class's story is told. */
+export const classLane = (it: SimulatedClass): string => `class ${sourceOf(it)}`

@@ -11,6 +11,7 @@ import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
 import { volumesGoFirst } from "./ClusterInvariants.ts"
 import { configOf, type DriverSettings, settingsOf } from "./DriverSettings.ts"
 import type { History } from "./History.ts"
+import { laneOf } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
 import type { SimulatedNode } from "./SimulatedNode.ts"
 
@@ -91,7 +92,7 @@ export class DriverPods {
     }
     yield* Effect.ignore(api.request({ method: "POST", path: `/api/v1/namespaces/${namespace}/pods`, body }))
     history.count("driver pods")
-    history.note(`driver pod ${name} is for ${node.name}`)
+    history.note(`driver pod ${name} is for ${node.name}`, laneOf(node.name))
     const supervisor = yield* Effect.forkScoped(node.lives.supervise)
     const readyAtMillis = (yield* Clock.currentTimeMillis) + READY_MILLIS
     this.pods.set(node.name, { name, template, supervisor, readyAtMillis })
@@ -164,5 +165,10 @@ export class DriverPods {
     yield* this.report(live, template, nowMillis)
   })
 
-  readonly run = Effect.forever(Effect.andThen(Effect.suspend(() => this.tick), Effect.sleep(TICK_MILLIS)))
+  readonly run = Effect.forever(
+    Effect.andThen(
+      Effect.suspend(() => this.tick),
+      Effect.sleep(TICK_MILLIS)
+    )
+  )
 }

@@ -15,7 +15,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
-import { type SimulatedClass, type SimulatedVolume, targetPathOf } from "./Volume.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
 /** The kubelet's own limit for a CSI call. */
@@ -83,6 +83,7 @@ export interface Stay {
 export type Stage = "Chaos" | "Calm" | "Ending"
 
 export interface KubeletOptions {
+  readonly nodeName: string
   readonly lives: Lives
   readonly files: FileSystem.FileSystem
   readonly api: KubernetesApi["Service"]
@@ -96,14 +97,11 @@ export interface KubeletOptions {
   readonly csiDriver?: () => CsiDriverView | undefined
   /** Uids of pods whose objects are there, shared by the kubelets of a cluster. */
   readonly podObjects?: Set<string>
-  readonly nodeName?: string
 }
 
 const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
-export const NODE_NAME = "node-1"
-
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
@@ -157,23 +155,31 @@ export class Kubelet {
     }
   }
 
-  private answered(method: string, volume: SimulatedVolume, answer: string, details: string): void {
+  /** A call that begins; what is returned is to be told the answer. */
+  private asks(method: string, { pod, targetPath }: SimulatedVolume): (answer: string, details: string) => void {
     const { history, witness } = this.it
-    history.count(`${method} ${answer}`)
-    history.note(`${method} ${volume.targetPath} ${answer}`)
-    witness.checkText(`the answer to ${method} ${volume.targetPath}`, details)
+    const answered = history.begin(
+      `${this.it.nodeName} kubelet`,
+      `${method} ${pod.namespace}/${pod.name} ${targetPath}`
+    )
+    return (answer, details) => {
+      history.count(`${method} ${answer}`)
+      witness.checkText(`the answer to ${method} ${targetPath}`, details)
+      answered(answer === "OK" ? "" : `${answer} ${details}`)
+    }
   }
 
   /** @shape (volume) -> whether it was answered OK */
   private readonly publish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
     const { chance, faults, lives, witness } = this.it
     if (this.csiDriver() === undefined) {
-      this.answered("publish", volume, "no CSIDriver object", "")
+      this.asks("publish", volume)("no CSIDriver object", "")
       return false
     }
     const now = yield* Clock.currentTimeMillis
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
+    const answered = this.asks("publish", volume)
     const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
     const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
     const call = lives.call("NodePublishVolume", this.request(volume), { deadlineMillis }).pipe(
@@ -186,7 +192,7 @@ export class Kubelet {
           Option.getOrElse(() => ({ code: "cancelled", details: "" }))
         )
       : yield* call
-    this.answered("publish", volume, answer.code, answer.details)
+    answered(answer.code, answer.details)
     if (answer.code === "OK") {
       this.checkPublished(volume, found.files.size > 0)
       return true
@@ -224,14 +230,16 @@ export class Kubelet {
     const { lives, referee, witness } = this.it
     const { targetPath, volumeId } = volume
     const deadlineMillis = (yield* Clock.currentTimeMillis) + CALL_MILLIS
+    const answered = this.asks("unpublish", volume)
     const answer = yield* lives.call("NodeUnpublishVolume", { volumeId, targetPath }, { deadlineMillis }).pipe(
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
-    this.answered("unpublish", volume, answer.code, answer.details)
+    answered(answer.code, answer.details)
     if (answer.code !== "OK") return false
     referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
     volume.state = "Gone"
+    this.it.history.state(laneOf(volume), "")
     return true
   })
 
@@ -264,6 +272,7 @@ export class Kubelet {
       }
       yield* podObjectGone
       volume.state = "Unpublishing"
+      this.it.history.state(laneOf(volume), "to be unpublished")
       yield* this.untilOk(this.unpublish(volume), Effect.succeed(true))
       // The kubelet removes what it has made, and nothing else.
       yield* Effect.orDie(files.remove(parentOf(volume.targetPath), { recursive: true, force: true }))
@@ -277,7 +286,7 @@ export class Kubelet {
       this.it.api.request({
         method: "POST",
         path: podsPath(namespace),
-        body: podBody({ name, namespace, volumes, nodeName: NODE_NAME, owners: [] })
+        body: podBody({ name, namespace, volumes, nodeName: this.it.nodeName, owners: [] })
       })
     )
     const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
@@ -295,7 +304,7 @@ export class Kubelet {
     Effect.suspend(() => {
       const { api, history, volumes } = this.it
       if (!this.podObjects.has(uid)) return Effect.void
-      history.note(`refresh of ${namespace}/${name} is asked for: ${value}`)
+      history.note(`refresh of ${namespace}/${name} is asked for: ${value}`, "pods and people")
       for (const volume of volumes.values()) if (volume.pod.uid === uid) volume.mayChange = true
       return Effect.ignore(
         api.request({
@@ -346,7 +355,13 @@ export class Kubelet {
             mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
           }
         })
-        for (const volume of own) volumes.set(volume.targetPath, volume)
+        for (const volume of own) {
+          volumes.set(volume.targetPath, volume)
+          history.state(
+            laneOf(volume),
+            `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}`
+          )
+        }
         const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, LIFETIME_MILLIS_MAX)
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false

@@ -25,6 +25,9 @@ import type { Referee } from "./Referee.ts"
 const DOWNTIME_MILLIS_MAX = 30_000
 const DOWNTIME_MILLIS_MIN = 100
 
+/** Where the story of a node's driver is told. */
+export const laneOf = (nodeName: string): string => `${nodeName} driver`
+
 /** What the driver reaches the world by. */
 export interface Ports {
   readonly mounter: Mounter["Service"]
@@ -64,6 +67,7 @@ export interface Lives {
 }
 
 export interface LivesOptions {
+  readonly nodeName: string
   /** What a life is started with. */
   readonly config: () => DriverConfig
   /** Everything but the endpoint, which belongs to one life. */
@@ -84,6 +88,7 @@ const unavailable = (details: string) => new CsiStatus({ grpcCode: "UNAVAILABLE"
 export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.Scope> =>
   Effect.gen(function* () {
     const { chance, faults, history, plant, referee, surroundings, world } = options
+    const lane = laneOf(options.nodeName)
     let number = 0
     let supervision = 0
     let current: Process | undefined
@@ -91,20 +96,22 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
     const begin = Effect.gen(function* () {
       number += 1
       const own = number
-      history.note(`life ${own} begins`)
+      history.state(lane, `life ${own}`)
       // A socket of its own: whoever is connected to a dead process does not reach the next one.
       const sockets = yield* Layer.build(Layer.fresh(MemoryCsiEndpoint.layer))
       const ended = Deferred.makeUnsafe<void>()
       const stop = Deferred.makeUnsafe<string>()
       const life = new Life(
         () => {
-          history.note(`life ${own} ends`)
-          history.count(Deferred.isDoneUnsafe(stop) ? "stops" : "kills")
+          const isTold = Deferred.isDoneUnsafe(stop)
+          history.note(`life ${own} ${isTold ? "ends in good order" : "is killed"}`, lane)
+          history.state(lane, "")
+          history.count(isTold ? "stops" : "kills")
           Deferred.doneUnsafe(ended, Effect.void)
         },
-        (site) => {
+        (site, subject) => {
           history.count(`call ${site}`)
-          history.note(`${own} ${site}`)
+          return history.begin(lane, `${site} ${subject}`)
         }
       )
       const process: Process = {

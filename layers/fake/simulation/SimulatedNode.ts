@@ -4,7 +4,7 @@
  */
 import { Context, Effect, FileSystem, Layer, type Scope } from "effect"
 import type { DriverConfig } from "../../../schemas/Config.ts"
-import { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../../src/ports/Mounter.ts"
 import { PluginRegistry } from "../../../src/ports/PluginRegistry.ts"
 import { Providers } from "../../../src/ports/Providers.ts"

@@ -10,11 +10,12 @@ import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import { podBody, WISH_MILLIS_MAX } from "./Kubelet.ts"
 import type { SimulatedNode } from "./SimulatedNode.ts"
-import { type SimulatedClass, type SimulatedVolume, targetPathOf } from "./Volume.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
 
 const KINDS = ["Deployment", "StatefulSet", "Pod"] as const
 const LIFETIME_MILLIS_MAX = 3_600_000
 const LOOK_MILLIS = 5_000
+const PEOPLE_LANE = "pods and people"
 
 export interface Workload {
   readonly kind: (typeof KINDS)[number]
@@ -127,7 +128,7 @@ export class Workloads {
   scale(workload: Workload): void {
     const { chance, history } = this.it
     workload.replicas = chance.below(workload.replicasMax + 1)
-    history.note(`${workload.namespace}/${workload.name} is to have ${workload.replicas} pods`)
+    history.note(`${workload.namespace}/${workload.name} is to have ${workload.replicas} pods`, PEOPLE_LANE)
   }
 
   /** The object that owns a workload's pods; bare pods have none. */
@@ -154,7 +155,7 @@ export class Workloads {
       const uid = uidOf(yield* Effect.orDie(api.request({ method: "POST", path, body })))
       podObjects.add(uid)
       history.count("pods")
-      history.note(`pod ${namespace}/${name} (${uid}) is for ${node.name}`)
+      history.note(`pod ${namespace}/${name} (${uid}) is for ${node.name}`, PEOPLE_LANE)
       const nowMillis = yield* Clock.currentTimeMillis
       const pod = { name, namespace, uid, serviceAccountName: `${workload.name}-account` }
       const volumes = workload.volumes.map(
@@ -170,7 +171,10 @@ export class Workloads {
           mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
         })
       )
-      for (const volume of volumes) node.take(volume)
+      for (const volume of volumes) {
+        node.take(volume)
+        history.state(laneOf(volume), `to be published on ${node.name}, of ${sourceOf(volume.class)}`)
+      }
       const instance: Instance = {
         workload,
         node,
