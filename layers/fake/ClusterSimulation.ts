@@ -388,13 +388,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       node.volumes().map((volume) => ({ node, volume, before: node.backend.calls(volume.targetPath) }))
     )
     yield* Effect.sleep(RESTARTED_WITHIN_MILLIS)
-    for (const node of nodes) {
-      referee.check(ClusterInvariants.restartServesAll, {
-        node: node.name,
-        known: node.lives.table()?.all().length ?? 0,
-        volumes: node.volumes(),
-        withinMillis: RESTARTED_WITHIN_MILLIS
-      })
+    for (const { lives, name } of nodes) {
+      const deadlineMillis = (yield* Clock.currentTimeMillis) + 1_000
+      const answer = yield* lives.call("Probe", {}, { deadlineMillis }).pipe(
+        Effect.map(({ ready }) => (ready ? "ready" : "not ready")),
+        Effect.catch(({ details }) => Effect.succeed(details))
+      )
+      const withinMillis = RESTARTED_WITHIN_MILLIS
+      referee.check(ClusterInvariants.restartedDriverServes, { node: name, answer, withinMillis })
     }
     yield* Effect.sleep(QUIET_MILLIS)
     referee.check(Invariants.quietMeansNoWrites, {
