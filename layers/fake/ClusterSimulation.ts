@@ -20,7 +20,7 @@ import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import { BACKOFF_MILLIS_MAX, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import type * as Lives from "./simulation/Lives.ts"
-import { HOUR, type Judges, MINUTE, run as runOnce } from "./simulation/Run.ts"
+import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
@@ -78,8 +78,9 @@ interface Notes {
   pods: number
 }
 
-const program = (options: ClusterSimulationOptions, notes: Notes, { history, referee }: Judges) =>
+const program = (options: ClusterSimulationOptions, notes: Notes, { history, referee, setClock }: Judges) =>
   Effect.gen(function* () {
+    setClock(yield* Clock.Clock)
     const { hours, plant = (ports: Lives.Ports) => ports, podsPerNode = PODS_PER_NODE, rates } = options
     const chance = yield* makeChance
     const plan = adjustClusterPlan(drawClusterPlan(chance), rates)
@@ -435,9 +436,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     }
     history.note("done")
   }).pipe(Effect.scoped)
-
-const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
-  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
 
 const summaryOf = ({ nodes, pods, workloads }: Notes, history: History): RunResult["summary"] => {
   const counted = (name: string, figure = name) => `${history.figure(figure)} ${name}`

@@ -16,17 +16,16 @@ import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { MemoryNode, make as makeNode } from "./MemoryNode.ts"
 import * as MemoryPluginRegistry from "./MemoryPluginRegistry.ts"
 import * as MemoryProviders from "./MemoryProviders.ts"
-import { Stuck, simulate } from "./SeededScheduler.ts"
 import * as Backend from "./simulation/Backend.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
 import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
 import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
-import { History } from "./simulation/History.ts"
+import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
-import { Referee } from "./simulation/Referee.ts"
+import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import {
   ALWAYS,
@@ -46,9 +45,6 @@ export interface NodeSimulationOptions extends RunOptions {
   readonly plant?: Plant
 }
 
-const START_MILLIS = Date.UTC(2026, 0, 1)
-const MINUTE = 60_000
-const HOUR = 60 * MINUTE
 /** Two waits of the kubelet's, one for the last fault and one for the driver that was just starting, and the calls. */
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 /** A volume becomes due just after a republish; the provider and the disk take their time. */
@@ -58,7 +54,6 @@ const ASKED_WITHIN_MILLIS = 10_000
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 const GONE_WITHIN_MILLIS = MINUTE
-const STEPS_PER_HOUR_MAX = 20_000_000
 const READER_MILLIS_MAX = 10_000
 const GARBAGE_MILLIS = 30_000
 const API_LANE = "API server"
@@ -84,8 +79,6 @@ const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>):
 
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
-  readonly history: History
-  readonly referee: Referee
   readonly volumes: Map<string, SimulatedVolume>
   plan: FaultPlan | undefined
   rotationEnabled: boolean
@@ -95,11 +88,11 @@ interface Notes {
 const program = (
   { hours, plant = (ports) => ports, rates }: NodeSimulationOptions,
   notes: Notes,
-  setClock: (clock: Clock.Clock) => void
+  { history, referee, setClock }: Judges
 ) =>
   Effect.gen(function* () {
     setClock(yield* Clock.Clock)
-    const { history, referee, volumes } = notes
+    const { volumes } = notes
     const chance = yield* makeChance
     const plan = adjustPlan(drawPlan(chance), rates)
     const rotationEnabled = chance.happens(0.8)
@@ -465,41 +458,12 @@ const program = (
  * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
  */
 export const run = (options: NodeSimulationOptions): RunResult => {
-  const { hours, seed, timeline } = options
-  let clock: Clock.Clock | undefined
-  const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
-  const history = new History(elapsedMillis, timeline)
-  const referee = new Referee(history, elapsedMillis)
-  const notes: Notes = {
-    history,
-    referee,
-    volumes: new Map(),
-    plan: undefined,
-    rotationEnabled: false,
-    volumesMax: 0
-  }
-  const setClock = (it: Clock.Clock) => {
-    clock = it
-  }
-  const whole = Effect.raceFirst(program(options, notes, setClock), referee.violated)
-  const stepsMax = Math.ceil((hours + 1) * STEPS_PER_HOUR_MAX)
-  const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
-  return {
-    seed,
-    violation: referee.violation,
-    digest: history.digest(),
-    steps,
-    virtualMillis: elapsedMillis(),
-    history,
-    rates: notes.plan,
-    summary: summaryOf(notes)
-  }
+  const notes: Notes = { volumes: new Map(), plan: undefined, rotationEnabled: false, volumesMax: 0 }
+  const result = runOnce(options, (judges) => program(options, notes, judges))
+  return { ...result, rates: notes.plan, summary: summaryOf(notes, result.history) }
 }
 
-const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
-  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
-
-const summaryOf = ({ history, rotationEnabled, volumesMax }: Notes): RunResult["summary"] => {
+const summaryOf = ({ rotationEnabled, volumesMax }: Notes, history: History): RunResult["summary"] => {
   const counted = (name: string, figure = name) => `${history.figure(figure)} ${name}`
   const rotation = `rotation ${rotationEnabled ? "on" : "off"}`
   return [
@@ -518,17 +482,4 @@ export const scenario: Scenario = {
   name: "node",
   description: "the node driver with a kubelet, pods, providers, a disk and an API server",
   run
-}
-
-/** A run that cannot end is a violation like others; any other throw is a mistake of ours. */
-const stepsOf = (start: () => ReturnType<typeof simulate<void, never>>, referee: Referee): number => {
-  try {
-    const { exit, steps } = start()
-    if (exit._tag === "Failure") throw new Error("the simulation itself failed", { cause: exit.cause })
-    return steps
-  } catch (cause) {
-    if (!(cause instanceof Stuck)) throw cause
-    referee.check(Invariants.runEnds, { message: cause.message })
-    return cause.steps
-  }
 }

@@ -42,7 +42,15 @@ export const everyPodRuns = invariant(
 export const restartedDriverServes = invariant(
   "L8",
   "restartedDriverServes",
-  ({ answer, node, withinMillis }: { readonly node: string; readonly answer: string; readonly withinMillis: number }) =>
+  ({
+    answer,
+    node,
+    withinMillis
+  }: {
+    readonly node: string
+    readonly answer: string
+    readonly withinMillis: number
+  }) =>
     answer === "ready"
       ? undefined
       : `${withinMillis} ms after it was killed, the driver of ${node} answers ${JSON.stringify(answer)}`

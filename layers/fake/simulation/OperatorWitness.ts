@@ -280,7 +280,7 @@ export class OperatorWitness {
       if (after === undefined) this.stolen.set(`${resource} ${key}`, this.now())
       else this.stolen.delete(`${resource} ${key}`)
     }
-    const isDifferent = (part: string) => !isEqual((before ?? {})[part], (after ?? {})[part])
+    const isDifferent = (part: string) => !isEqual(before?.[part], after?.[part])
     const isIngredient =
       (resource === DAEMON_SETS && isDifferent("spec")) ||
       (resource === "configmaps" && isDifferent("data")) ||

@@ -1,7 +1,7 @@
 /**
  * One run of a scenario, from its seed to what is known when it has ended, however it ends.
  */
-import { Clock, Effect } from "effect"
+import { type Clock, Effect } from "effect"
 import { Stuck, simulate } from "../SeededScheduler.ts"
 import { History } from "./History.ts"
 import { runEnds } from "./Invariants.ts"
@@ -18,7 +18,13 @@ export const HOUR = 60 * MINUTE
 export interface Judges {
   readonly history: History
   readonly referee: Referee
+  /** By which they tell the time; without it, no time passes for them. */
+  readonly setClock: (clock: Clock.Clock) => void
 }
+
+/** For a line of a summary. */
+export const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
+  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
 
 /**
  * @shape  (options, program of its judges) -> the result, without what only the scenario knows
@@ -33,10 +39,10 @@ export const run = (
   const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
   const history = new History(elapsedMillis, timeline)
   const referee = new Referee(history, elapsedMillis)
-  const whole = Effect.flatMap(Clock.Clock, (it) => {
+  const setClock = (it: Clock.Clock) => {
     clock = it
-    return Effect.raceFirst(program({ history, referee }), referee.violated)
-  })
+  }
+  const whole = Effect.raceFirst(program({ history, referee, setClock }), referee.violated)
   const stepsMax = Math.ceil((hours + 1) * STEPS_PER_HOUR_MAX)
   const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
   return {
