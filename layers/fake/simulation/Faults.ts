@@ -11,9 +11,10 @@ import { Mounter } from "../../../src/ports/Mounter.ts"
 import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
+import type { RunOptions } from "./Scenario.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export interface FaultPlan {
+export type FaultPlan = {
   /** Boundaries between port calls that a life of the driver lasts. */
   readonly killEveryCalls: number
   /** SIGTERM. */
@@ -68,6 +69,10 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   classBrokenEveryMillis: interval(chance, 40 * MINUTE)
 })
 
+/** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
+export const adjustPlan = (drawn: FaultPlan, change: RunOptions["rates"]): FaultPlan =>
+  change === undefined ? drawn : { ...drawn, ...change(drawn) }
+
 const API_FAILURES: ReadonlyArray<Failure> = [
   { status: 0, reason: "Network", detail: "the connection was lost" },
   { status: 0, reason: "Timeout", detail: "no answer in time" },
@@ -94,6 +99,9 @@ export type ProviderFault = "slow" | "hangs" | "refuses" | "answers badly" | Pro
 const MOUNT_ERRNOS = ["EPERM", "ENOMEM", "EBUSY"]
 const DISK_ERRORS = ["ENOSPC: no space left on device", "EIO: i/o error"]
 
+/** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
+const FAULTS_LANE = "faults"
+
 export class Faults {
   /** False: whatever is called from now on works. */
   active = true
@@ -113,7 +121,7 @@ export class Faults {
 
   note(site: string): void {
     this.history.count(`fault ${site}`)
-    this.history.note(`fault ${site}`)
+    this.history.note(`fault ${site}`, FAULTS_LANE, "fault")
   }
 
   private strikes(site: string, rate: number): boolean {
