@@ -40,6 +40,8 @@ export interface FaultPlan {
   readonly forceDeleteRate: number
   /** A class is useless for a while. */
   readonly classBrokenEveryMillis: number
+  /** Somebody else writes something into a synced Secret, or has one of that name. */
+  readonly secretTouchedEveryMillis: number
 }
 
 const MINUTE = 60_000
@@ -65,7 +67,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   mountFailRate: chance.sometimes(0.1),
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
-  classBrokenEveryMillis: interval(chance, 40 * MINUTE)
+  classBrokenEveryMillis: interval(chance, 40 * MINUTE),
+  secretTouchedEveryMillis: interval(chance, 10 * MINUTE)
 })
 
 const API_FAILURES: ReadonlyArray<Failure> = [
@@ -101,6 +104,8 @@ export class Faults {
   apiIsDown = false
   /** Providers that throttle at present. */
   readonly throttling = new Set<string>()
+  /** True: every provider refuses everybody, whether faults are active or not. */
+  providersRefuse = false
   readonly plan: FaultPlan
   private readonly chance: Chance
   private readonly history: History
@@ -212,6 +217,7 @@ export class Faults {
 
   /** @shape (provider) -> what becomes of this call; undefined: nothing special */
   provider(provider: string): ProviderFault | undefined {
+    if (this.providersRefuse) return "refuses"
     if (this.throttling.has(provider)) {
       this.note("Providers.mount throttled")
       const details = "too many requests"
