@@ -182,7 +182,10 @@ export const make = Effect.fnUntraced(function* (
         history.count(Deferred.isDoneUnsafe(stop) ? "stops" : "kills")
         Deferred.doneUnsafe(ended, Effect.void)
       },
-      (site) => history.count(`call ${site}`)
+      (site) => {
+        history.count(`call ${site}`)
+        return undefined
+      }
     )
     const sender: Sender = { identity, images: JSON.stringify(release.images), read: undefined, writes: 0 }
     const process: Process = { sender, life, stop, ended, pausedUntilMillis: 0 }
