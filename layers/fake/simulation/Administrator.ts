@@ -448,7 +448,7 @@ export class Administrator {
     faults.note("discovery")
     const group = chance.oneOf(OPENSHIFT_GROUPS)
     yield* control.setServed(group, false)
-    witness.changed(true)
+    witness.served(false)
     yield* Effect.ensuring(this.sleep(chance.between(0, 10 * MINUTE)), this.serve(true))
   })
 
@@ -457,7 +457,7 @@ export class Administrator {
     const { control, witness } = this.options
     return Effect.gen(function* () {
       for (const group of OPENSHIFT_GROUPS) yield* control.setServed(group, isServed)
-      witness.changed(true)
+      witness.served(isServed)
     })
   }
 

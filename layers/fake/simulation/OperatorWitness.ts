@@ -153,6 +153,8 @@ export class OperatorWitness {
   private readonly stolen = new Map<string, number>()
   /** Since when a pod uses volumes. */
   private readonly usedSince = new Map<string, number>()
+  /** Since when all API groups of OpenShift are served. */
+  private servedMillis = Number.POSITIVE_INFINITY
   /** Writes of operators, without those of the election. */
   writes = 0
   lastWriteMillis = 0
@@ -230,8 +232,14 @@ export class OperatorWitness {
   // ---- seeing
 
   /** Something changed what a pod template is made of; late when it is of OpenShift's configuration. */
-  changed(isLate: boolean): void {
+  private changed(isLate: boolean): void {
     this.changes = [...this.changes, { millis: this.now(), isLate }]
+  }
+
+  /** The API groups of OpenShift came or went: rights and the proxy with them. */
+  served(areAll: boolean): void {
+    this.servedMillis = areAll ? this.now() : Number.POSITIVE_INFINITY
+    this.changed(true)
   }
 
   /** Whatever has changed without a request. */
@@ -434,7 +442,11 @@ export class OperatorWitness {
     const readMillis = sender.read?.atMillis ?? now
     if (before === undefined) {
       const rights = OPERAND.filter(
-        ({ key, resource }) => resource === "serviceaccounts" || key === "secretproviderclasses-rolebinding"
+        ({ key, resource }) =>
+          resource === "serviceaccounts" ||
+          key === "secretproviderclasses-rolebinding" ||
+          // Where it is served, it is asked for the right to a security context.
+          (key === "secrets-store-node-privileged-binding" && now - this.servedMillis > READ_AGO_MILLIS_MAX)
       )
       const missing = rights
         .filter(({ key, resource }) => this.find(resource, key) === undefined && !this.stolen.has(`${resource} ${key}`))
