@@ -40,6 +40,13 @@ export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
 )
 
 /**
+ * A volume that is mounted and could not be recorded. Ends with the volume.
+ *
+ * @units 1 s, doubled each time up to 1 min
+ */
+export const lateRecord = Schedule.exponential("1 second", 2).pipe(atMost("1 minute"), Schedule.jittered)
+
+/**
  * An Event that could not be written.
  *
  * @units three tries in total; 500 ms, doubled each time

@@ -202,16 +202,22 @@ export class Witness {
     }
   }
 
+  /** @shape ("namespace/name" of a Secret) -> published volumes of pods that are there, on any node */
+  usersOf(secretName: string): ReadonlyArray<SimulatedVolume> {
+    const its = this.classOfSecret(secretName)
+    if (its === undefined) return []
+    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
+    return [...this.world.volumes.values()].filter(
+      (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
+    )
+  }
+
   /** Just before it goes. */
   private checkRemoval(path: string): void {
     const [, namespace = "", name = ""] = SECRET_PATH.exec(path) ?? []
-    const its = this.classOfSecret(`${namespace}/${name}`)
-    if (its === undefined) return
-    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
-    const users = [...this.world.volumes.values()].filter(
-      (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
-    )
-    this.world.referee.check(Invariants.usedSecretStays, { name: `${namespace}/${name}`, users })
+    const secretName = `${namespace}/${name}`
+    if (this.classOfSecret(secretName) === undefined) return
+    this.world.referee.check(Invariants.usedSecretStays, { name: secretName, users: this.usersOf(secretName) })
   }
 
   /** What is true of a volume at any time. */
