@@ -386,7 +386,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     for (const { lives } of nodes) yield* lives.kill
     const [apiWrites, fileWrites] = [history.figure("API writes"), history.figure("file writes")]
     const callsBefore = nodes.flatMap((node) =>
-      node.volumes().map((volume) => ({ node, volume, before: node.backend.calls(volume.targetPath) }))
+      node.volumes().map((volume) => ({ node, volume, before: node.backend.calls(volume.targetPath).length }))
     )
     yield* Effect.sleep(RESTARTED_WITHIN_MILLIS)
     for (const { lives, name } of nodes) {
@@ -410,7 +410,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         : 0
       referee.check(Invariants.providersAreSpared, {
         volume,
-        calls: node.backend.calls(volume.targetPath) - before,
+        calls: node.backend.calls(volume.targetPath).length - before,
         callsMax
       })
       referee.check(Invariants.whatIsReachedStays, { volume, view: node.witness.look(volume) })

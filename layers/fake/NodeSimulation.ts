@@ -33,7 +33,8 @@ import {
   NODE_NAME,
   PODS_DIRECTORY,
   type SimulatedClass,
-  type SimulatedVolume
+  type SimulatedVolume,
+  secretNameOf
 } from "./simulation/Volume.ts"
 import { Witness } from "./simulation/Witness.ts"
 
