@@ -315,7 +315,7 @@ export const usersOwnTheirSecret = invariant(
   (observed: {
     readonly name: string
     readonly ownerUids: ReadonlyArray<string>
-    /** Uids of what stands for its users: the pod statuses of pods that nobody owns. */
+    /** Uids of what stands for its users: what owns their pods, or the pod statuses of pods that nobody owns. */
     readonly users: ReadonlyMap<string, string>
   }) => {
     const missing = [...observed.users].filter(([, uid]) => !observed.ownerUids.includes(uid))

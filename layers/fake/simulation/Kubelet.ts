@@ -32,6 +32,8 @@ export interface PodTemplate {
   readonly name: string
   readonly namespace: string
   readonly serviceAccountName: string
+  /** A StatefulSet of the pod's name owns it, and is itself made anew now and then. */
+  readonly isOwned: boolean
   readonly volumes: ReadonlyArray<{
     readonly name: string
     readonly class: SimulatedClass
@@ -63,6 +65,7 @@ export class Kubelet {
   private readonly it: KubeletOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
+  private renewals = 0
 
   constructor(options: KubeletOptions) {
     this.it = options
@@ -71,6 +74,11 @@ export class Kubelet {
   /** Pods stay from now on, and no new ones come. */
   calm(): void {
     this.stage = "Calm"
+  }
+
+  /** While pods stay: each is made anew once, as by a rolling update, when its volumes are next looked at. */
+  renew(): void {
+    this.renewals += 1
   }
 
   /** All pods go. */
@@ -133,6 +141,7 @@ export class Kubelet {
       : yield* call
     this.answered("publish", volume, answer.code, answer.details)
     if (answer.code === "OK") {
+      if (volume.state === "Publishing") volume.publishedMillis = yield* Clock.currentTimeMillis
       this.checkPublished(volume, found.files.size > 0)
       return true
     }
@@ -216,30 +225,51 @@ export class Kubelet {
   // ---- one pod
 
   private readonly podObjects = new Set<string>()
+  /** Uid of what owns a pod, by the pod's. */
+  private readonly ownerUids = new Map<string, string>()
 
-  private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace, volumes }: PodTemplate) {
-    const pod = yield* Effect.orDie(
-      this.it.api.request({
-        method: "POST",
-        path: podsPath(namespace),
-        body: {
-          apiVersion: "v1",
-          kind: "Pod",
-          metadata: { name, namespace },
-          spec: {
-            nodeName: NODE_NAME,
-            volumes: volumes.map((volume) => ({
-              name: volume.name,
-              csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
-            }))
-          }
-        }
-      })
-    )
-    const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
-    this.podObjects.add(uid)
-    return uid
+  /** @shape (volume) -> uid of what owns its pod; undefined for a pod that nobody owns */
+  ownerUidOf(volume: SimulatedVolume): string | undefined {
+    return this.ownerUids.get(volume.pod.uid)
+  }
+
+  private readonly recreateOwner = Effect.fnUntraced({ self: this }, function* ({ name, namespace }: PodTemplate) {
+    const { api } = this.it
+    const path = `/apis/apps/v1/namespaces/${namespace}/statefulsets`
+    yield* Effect.ignore(api.request({ method: "DELETE", path: `${path}/${name}` }))
+    const body = { apiVersion: "apps/v1", kind: "StatefulSet", metadata: { name, namespace }, spec: {} }
+    const made = yield* Effect.orDie(api.request({ method: "POST", path, body }))
+    return isObject(made) ? (textAt(metadataOf(made), "uid") ?? "") : ""
   })
+
+  private readonly createPod = Effect.fnUntraced(
+    { self: this },
+    function* ({ name, namespace, volumes }: PodTemplate, ownerUid: string | undefined) {
+      const owner = { apiVersion: "apps/v1", kind: "StatefulSet", name, uid: ownerUid }
+      const pod = yield* Effect.orDie(
+        this.it.api.request({
+          method: "POST",
+          path: podsPath(namespace),
+          body: {
+            apiVersion: "v1",
+            kind: "Pod",
+            metadata: { name, namespace, ...(ownerUid === undefined ? {} : { ownerReferences: [owner] }) },
+            spec: {
+              nodeName: NODE_NAME,
+              volumes: volumes.map((volume) => ({
+                name: volume.name,
+                csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
+              }))
+            }
+          }
+        })
+      )
+      const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
+      this.podObjects.add(uid)
+      if (ownerUid !== undefined) this.ownerUids.set(uid, ownerUid)
+      return uid
+    }
+  )
 
   /** Pods whose objects are there: those that somebody can annotate. */
   hasPodObject(volume: SimulatedVolume): boolean {
@@ -276,8 +306,15 @@ export class Kubelet {
     Effect.gen({ self: this }, function* () {
       const { chance, faults, history, volumes } = this.it
       yield* Effect.sleep(chance.between(0, 5_000))
-      while (this.stage === "Chaos") {
-        const uid = yield* this.createPod(template)
+      let ownerUid: string | undefined
+      let renewals = 0
+      while (this.stage === "Chaos" || (this.stage === "Calm" && this.renewals > renewals)) {
+        const isRenewed = this.renewals > renewals
+        renewals = this.renewals
+        if (template.isOwned && (ownerUid === undefined || isRenewed || chance.happens(0.5))) {
+          ownerUid = yield* this.recreateOwner(template)
+        }
+        const uid = yield* this.createPod(template, ownerUid)
         history.count("pods")
         const { name, namespace, serviceAccountName } = template
         const pod = { name, namespace, uid, serviceAccountName }
@@ -292,6 +329,7 @@ export class Kubelet {
             targetPath,
             isPinned: volume.isPinned,
             state: "Publishing",
+            publishedMillis: 0,
             recorded: false,
             generationSeen: 0,
             // A wish from before may still be on its way to the driver.
@@ -303,7 +341,8 @@ export class Kubelet {
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false
         const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
-          isEnding ||= this.stage === "Ending" || (this.stage === "Chaos" && now >= untilMillis)
+          isEnding ||=
+            this.stage === "Ending" || this.renewals > renewals || (this.stage === "Chaos" && now >= untilMillis)
           return !isEnding
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
@@ -314,7 +353,7 @@ export class Kubelet {
         })
         yield* this.deletePod(uid, template)
         for (const { targetPath } of own) volumes.delete(targetPath)
-        yield* this.wait(chance.between(0, 30_000))
+        yield* this.wait(chance.between(0, this.stage === "Chaos" ? 30_000 : 2_000))
       }
     })
 }

@@ -165,7 +165,11 @@ export class Witness {
   // ---- checking
 
   /** Who owns the Secret of a class, against its users. */
-  checkOwners(its: SimulatedClass, users: ReadonlyArray<SimulatedVolume>): void {
+  checkOwners(
+    its: SimulatedClass,
+    users: ReadonlyArray<SimulatedVolume>,
+    ownerUidOf: (volume: SimulatedVolume) => string | undefined
+  ): void {
     const name = sourceOf({ ...its, name: secretNameOf(its) })
     const found = this.atOnce(this.world.control.all("secrets")).find((object) => nameOf(object) === name)
     if (found === undefined) return
@@ -178,7 +182,7 @@ export class Witness {
     this.world.referee.check(Invariants.usersOwnTheirSecret, {
       name,
       ownerUids: ownerUidsOf(found),
-      users: new Map(users.map(({ pod, targetPath }) => [pod.name, uids.get(targetPath) ?? ""]))
+      users: new Map(users.map((user) => [user.pod.name, ownerUidOf(user) ?? uids.get(user.targetPath) ?? ""]))
     })
   }
 
