@@ -596,6 +596,8 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     for (const volume of current()) {
       const view = witness.look(volume)
       referee.check(Invariants.whatIsReachedStays, { volume, view })
+      // Of the others nobody may look after what a kill has left.
+      if (rotationEnabled && !volume.isPinned) referee.check(Invariants.oldGenerationsGo, { volume, view })
       const all = backend.calls(volume.targetPath)
       const calls = all.filter(({ millis }) => millis >= quietFrom)
       const callsMax = rotationEnabled ? 1 + QUIET_MILLIS / ROTATION_MILLIS : 0

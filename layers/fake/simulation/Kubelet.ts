@@ -133,6 +133,12 @@ export class Kubelet {
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
+    const isDuplicate = faults.active && chance.happens(faults.plan.duplicateRate)
+    if (isDuplicate) {
+      faults.note("publish twice")
+      // Its answer is nobody's business: the volume is published or not.
+      yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
+    }
     const answer = isHasty
       ? yield* Effect.map(
           Effect.timeoutOption(call, chance.between(1, 5_000)),
@@ -150,7 +156,7 @@ export class Kubelet {
     const isFinal =
       !["cancelled", "CANCELLED", "RESOURCE_EXHAUSTED"].includes(answer.code) && answer.details !== "Deadline exceeded"
     const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
-    if (isFinal && isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
+    if (isFinal && isUndisturbed && !isDuplicate && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
     }
     return false

@@ -127,9 +127,9 @@ export class Witness {
       for (const name of names.filter((it) => !it.startsWith(".."))) {
         yield* readBelow(files, `${targetPath}/${name}`, name, found)
       }
-      return { exists: true, dangling }
+      return { exists: true, dangling, generations: names.filter((it) => /^\.\.\d/u.test(it)).length }
     })
-    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false })))
+    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false, generations: 0 })))
     return { ...seen, mounts, files: found }
   }
 
