@@ -2,11 +2,34 @@
  * One life of a process in a simulation: its ports work until it is killed, and from then on nothing that it does, not
  * even cleaning up, reaches the world. This is SIGKILL; ending a scope would be SIGTERM.
  */
-import { Deferred, Effect, type Exit, Fiber, FileSystem, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Stream } from "effect"
 import type { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import type { Mounter } from "../../src/ports/Mounter.ts"
 import type { PluginRegistry } from "../../src/ports/PluginRegistry.ts"
 import type { Providers } from "../../src/ports/Providers.ts"
+import { isObject, textAt } from "./KubernetesObject.ts"
+
+const OUTCOME_LENGTH_MAX = 200
+
+/** Is told what became of a call; empty words: it went well. */
+type Answered = (outcome: string) => void
+
+/** @shape (arguments of a port call) -> the paths and names among them */
+const subjectOf = (args: ReadonlyArray<unknown>): string =>
+  args
+    .map((arg) => {
+      if (typeof arg === "string") return arg
+      return isObject(arg) ? (textAt(arg, "path") ?? textAt(arg, "targetPath") ?? "") : ""
+    })
+    .filter((text) => text !== "")
+    .join(" ")
+
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>): string => {
+  if (Exit.isSuccess(exit)) return ""
+  if (Cause.hasInterruptsOnly(exit.cause)) return "interrupted"
+  const failure = Cause.squash(exit.cause)
+  return (failure instanceof Error ? failure.message : String(failure)).slice(0, OUTCOME_LENGTH_MAX)
+}
 
 export class Life {
   private dead = false
@@ -18,10 +41,10 @@ export class Life {
   calls = 0
   /** What to do when the process dies, such as telling whoever waits for an answer. */
   readonly onDeath: () => void
-  /** Called with the name of each port call. */
-  readonly onCall: (site: string) => void
+  /** Called with the name of each port call, and the paths and names that it is about. */
+  readonly onCall: (site: string, subject: string) => Answered | undefined
 
-  constructor(onDeath: () => void, onCall: (site: string) => void) {
+  constructor(onDeath: () => void, onCall: (site: string, subject: string) => Answered | undefined) {
     this.onDeath = onDeath
     this.onCall = onCall
   }
@@ -52,22 +75,26 @@ export class Life {
   }
 
   /** A port call of this process. */
-  readonly gate = <A, E, R>(site: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  readonly gate = <A, E, R>(site: string, effect: Effect.Effect<A, E, R>, subject = ""): Effect.Effect<A, E, R> =>
     Effect.suspend(() => {
       if (!this.passBoundary()) return Effect.never
       this.calls += 1
-      this.onCall(site)
-      return Effect.flatMap(this.perform(effect), (exit) => (this.passBoundary() ? exit : Effect.never))
+      const answered = this.onCall(site, subject)
+      return Effect.flatMap(this.perform(effect, answered), (exit) => (this.passBoundary() ? exit : Effect.never))
     })
 
   /** In a fiber of its own, which dies with the process even where the caller cannot be interrupted. */
-  private readonly perform = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+  private readonly perform = <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    answered: Answered | undefined
+  ): Effect.Effect<Exit.Exit<A, E>, never, R> =>
     Effect.flatMap(Effect.context<R>(), (context) =>
       Effect.callback<Exit.Exit<A, E>>((resume) => {
         const fiber = Effect.runForkWith(context)(effect)
         this.underWay.add(fiber)
         fiber.addObserver((exit) => {
           this.underWay.delete(fiber)
+          answered?.(this.dead ? "died with its process" : outcomeOf(exit))
           if (!this.dead) resume(Effect.succeed(exit))
         })
         return Fiber.interrupt(fiber)
@@ -77,7 +104,7 @@ export class Life {
   private readonly through =
     <Args extends ReadonlyArray<unknown>, A, E, R>(site: string, call: (...args: Args) => Effect.Effect<A, E, R>) =>
     (...args: Args): Effect.Effect<A, E, R> =>
-      this.gate(site, call(...args))
+      this.gate(site, call(...args), subjectOf(args))
 
   mounter(mounter: Mounter["Service"]): Mounter["Service"] {
     return {
@@ -99,13 +126,14 @@ export class Life {
 
   kubernetes(api: KubernetesApi["Service"]): KubernetesApi["Service"] {
     return {
-      request: (request) => this.gate(`KubernetesApi.${request.method}`, api.request(request)),
+      request: (request) => this.gate(`KubernetesApi.${request.method}`, api.request(request), request.path),
       // Its connection closes with the process; the driver, which is dead, does not hear of it.
       watch: (request, idleMillis) =>
         Stream.unwrap(
           this.gate(
             "KubernetesApi.watch",
-            Effect.sync(() => Stream.interruptWhen(api.watch(request, idleMillis), Deferred.await(this.death)))
+            Effect.sync(() => Stream.interruptWhen(api.watch(request, idleMillis), Deferred.await(this.death))),
+            request.path
           )
         )
     }

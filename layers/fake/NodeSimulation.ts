@@ -20,21 +20,23 @@ import * as MemoryProviders from "./MemoryProviders.ts"
 import { Stuck, simulate } from "./SeededScheduler.ts"
 import * as Backend from "./simulation/Backend.ts"
 import { type Chance, make as makeChance } from "./simulation/Chance.ts"
-import { drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
+import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import {
   BACKOFF_MILLIS_MAX,
   DRIVER_NAME,
   Kubelet,
-  NODE_NAME,
   type PodTemplate,
   REPUBLISH_MILLIS_MAX
 } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
-import { Referee, type Violation } from "./simulation/Referee.ts"
+import { Referee } from "./simulation/Referee.ts"
+import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import {
   ALWAYS,
+  MARK,
+  NODE_NAME,
   PODS_DIRECTORY,
   type SimulatedClass,
   type SimulatedVolume,
@@ -46,26 +48,9 @@ import { Witness } from "./simulation/Witness.ts"
 /** Puts something between the driver and its world: a mistake that has to be found. */
 export type Plant = (ports: Lives.Ports, node: MemoryNode["Service"]) => Lives.Ports
 
-export interface NodeSimulationOptions {
-  readonly seed: number
-  /** Virtual hours of faults; calm and end take about half an hour more. */
-  readonly hours: number
+/** Calm and end take about half an hour of virtual time more than `hours`. */
+export interface NodeSimulationOptions extends RunOptions {
   readonly plant?: Plant
-}
-
-export interface NodeSimulationResult {
-  readonly seed: number
-  /** The first broken promise. */
-  readonly violation: Violation | undefined
-  /** Of everything that happened: equal for equal options, in every process. */
-  readonly digest: string
-  readonly steps: number
-  readonly virtualMillis: number
-  readonly history: History
-  /** Undefined when the run ended before it was drawn. */
-  readonly plan: FaultPlan | undefined
-  readonly rotationEnabled: boolean
-  readonly volumes: number
 }
 
 const START_MILLIS = Date.UTC(2026, 0, 1)
@@ -93,6 +78,9 @@ const REFUSED_MILLIS = ROTATION_MILLIS + MINUTE
 /** A call to a provider and what is done with its answer, while nothing goes wrong. */
 const REFRESH_MILLIS_MAX = 5_000
 const GARBAGE_MILLIS = 30_000
+const API_LANE = "API server"
+/** What the driver said, whose first part, in quotes, is constant. */
+const LOG_LINE = /\] ("((?:[^"\\]|\\.)*)".*)/su
 
 const configOf = (rotationEnabled: boolean): DriverConfig => ({
   endpoint: "unix:///csi/csi.sock",
@@ -185,6 +173,8 @@ const classObject = (it: SimulatedClass, isUsable: boolean) => ({
   }
 })
 
+const classLane = (it: SimulatedClass): string => `class ${sourceOf(it)}`
+
 /** Repeats something at random intervals of a mean length; never when that is 0. */
 const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
   meanMillis === 0
@@ -206,12 +196,16 @@ interface Notes {
   volumesMax: number
 }
 
-const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Clock.Clock) => void) =>
+const program = (
+  { hours, plant = (ports) => ports, rates }: NodeSimulationOptions,
+  notes: Notes,
+  setClock: (clock: Clock.Clock) => void
+) =>
   Effect.gen(function* () {
     setClock(yield* Clock.Clock)
     const { history, referee, volumes } = notes
     const chance = yield* makeChance
-    const plan = drawPlan(chance)
+    const plan = adjustPlan(drawPlan(chance), rates)
     const rotationEnabled = chance.happens(0.8)
     notes.plan = plan
     notes.rotationEnabled = rotationEnabled
@@ -233,7 +227,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
       error: ""
     })
     const classes = drawClasses(chance)
-    const backend = Backend.make(classes, faults, chance)
+    const backend = Backend.make(classes, faults, chance, history)
     const templates = drawPods(chance, classes)
     notes.volumesMax = templates.reduce((sum, template) => sum + template.volumes.length, 0)
     const install = (provider: string) => installed.install(provider, backend.handler(provider))
@@ -279,6 +273,9 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         write: (line) => {
           history.count("log lines")
           witness.checkText("a log line", line)
+          const [, said = "", message = ""] = LOG_LINE.exec(line) ?? []
+          history.count(`decision ${message}`)
+          if (!said.includes(MARK)) history.note(`says ${said}`, Lives.DRIVER_LANE)
         }
       }),
       faults,
@@ -291,12 +288,22 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
 
     // ---- what goes on
 
+    const tellGeneration = (it: SimulatedClass) => history.state(classLane(it), `generation ${it.generation}`)
+    for (const it of classes.values()) tellGeneration(it)
+
     const rotate = Effect.sync(() => {
       const it = chance.oneOf([...classes.values()])
       it.generation += 1
       history.count("generations")
-      history.note(`${sourceOf(it)} is of generation ${it.generation}`)
+      tellGeneration(it)
     })
+
+    const renewAll = () => {
+      for (const it of classes.values()) {
+        it.generation += 1
+        tellGeneration(it)
+      }
+    }
 
     /** A workload: a look at all of a volume at one instant, and the one file that must be there whenever it is asked. */
     const read = Effect.gen(function* () {
@@ -339,7 +346,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     const collectGarbage = Effect.gen(function* () {
       const deleted = yield* control.collectGarbage
       const now = yield* Clock.currentTimeMillis
-      for (const name of deleted) history.note(`garbage ${name}`)
+      for (const name of deleted) history.note(`garbage ${name}`, API_LANE)
       // While the API server or the driver has troubles, an owner may come late; the Secret is made anew then.
       if (!isSettled) return
       for (const name of deleted) {
@@ -364,21 +371,30 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         volume.mayChange = true
       }
       yield* node.reboot
+      history.note("has rebooted", Lives.DRIVER_LANE)
     })
 
     const providerGone = Effect.gen(function* () {
       const provider = chance.oneOf(PROVIDERS)
       faults.note("Providers.locate")
+      history.state(Backend.laneOf(provider), "gone")
       yield* installed.remove(provider)
       yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(install(provider)))
+      history.state(Backend.laneOf(provider), "")
     })
 
     const providerThrottles = Effect.gen(function* () {
       const provider = chance.oneOf(PROVIDERS)
       faults.note("Providers throttle")
       faults.throttling.add(provider)
+      history.state(Backend.laneOf(provider), "throttles")
       yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
-        Effect.ensuring(Effect.sync(() => faults.throttling.delete(provider)))
+        Effect.ensuring(
+          Effect.sync(() => {
+            faults.throttling.delete(provider)
+            history.state(Backend.laneOf(provider), "")
+          })
+        )
       )
     })
 
@@ -405,11 +421,13 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     const outage = Effect.gen(function* () {
       faults.note("KubernetesApi outage")
       faults.apiIsDown = true
+      history.state(API_LANE, "out of reach")
       yield* control.dropWatches("error")
       yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
         Effect.ensuring(
           Effect.sync(() => {
             faults.apiIsDown = false
+            history.state(API_LANE, "")
           })
         )
       )
@@ -417,6 +435,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
 
     const watchCut = Effect.gen(function* () {
       faults.note("KubernetesApi watch")
+      history.note("watches are cut", API_LANE)
       if (chance.happens(0.5)) yield* control.compact
       yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
     })
@@ -432,8 +451,10 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     const classBroken = Effect.gen(function* () {
       const it = chance.oneOf([...classes.values()])
       faults.note("SecretProviderClass")
+      history.note("is made useless by an edit", classLane(it))
       yield* replaceClass(it, false)
       yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it, true)))
+      history.note("is put right", classLane(it))
     })
 
     const latency = Effect.suspend(() => control.setLatencyMillis(chance.between(0, plan.apiLatencyMillisMax)))
@@ -513,6 +534,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
     history.note("faults end")
     faults.active = false
     faults.throttling.clear()
+    for (const provider of PROVIDERS) history.state(Backend.laneOf(provider), "")
     lives.spare()
     kubelet.calm()
     yield* control.setLatencyMillis(0)
@@ -543,7 +565,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         })
       }
 
-      for (const it of classes.values()) it.generation += 1
+      renewAll()
       history.note("new generations")
       yield* Effect.sleep(NEWEST_WITHIN_MILLIS)
       for (const volume of current().filter(({ isPinned }) => !isPinned)) {
@@ -564,7 +586,7 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
         }
       }
 
-      for (const it of classes.values()) it.generation += 1
+      renewAll()
       history.note("new generations, which are asked for")
       const pods = new Map(current().map(({ pod }) => [pod.uid, pod]))
       for (const pod of pods.values()) yield* kubelet.askForRefresh(pod, "at the end")
@@ -619,12 +641,17 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
 
     history.note("the end, without API server and providers")
     faults.apiIsDown = true
-    for (const provider of PROVIDERS) yield* installed.remove(provider)
+    history.state(API_LANE, "out of reach")
+    for (const provider of PROVIDERS) {
+      history.state(Backend.laneOf(provider), "gone")
+      yield* installed.remove(provider)
+    }
     yield* control.dropWatches("error")
     kubelet.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
     faults.apiIsDown = false
+    history.state(API_LANE, "")
     yield* Effect.sleep(GONE_WITHIN_MILLIS)
     referee.check(Invariants.nothingIsLeft, {
       mounts: witness.mounts(),
@@ -642,14 +669,15 @@ const program = (hours: number, plant: Plant, notes: Notes, setClock: (clock: Cl
 /**
  * Runs one simulation.
  *
- * @shape  (options) -> NodeSimulationResult
+ * @shape  (options) -> RunResult
  * @units  hours of virtual time
  * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
  */
-export const run = ({ hours, plant = (ports) => ports, seed }: NodeSimulationOptions): NodeSimulationResult => {
+export const run = (options: NodeSimulationOptions): RunResult => {
+  const { hours, seed, timeline } = options
   let clock: Clock.Clock | undefined
   const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
-  const history = new History(elapsedMillis)
+  const history = new History(elapsedMillis, timeline)
   const referee = new Referee(history, elapsedMillis)
   const notes: Notes = {
     history,
@@ -662,7 +690,7 @@ export const run = ({ hours, plant = (ports) => ports, seed }: NodeSimulationOpt
   const setClock = (it: Clock.Clock) => {
     clock = it
   }
-  const whole = Effect.raceFirst(program(hours, plant, notes, setClock), referee.violated)
+  const whole = Effect.raceFirst(program(options, notes, setClock), referee.violated)
   const stepsMax = Math.ceil((hours + 1) * STEPS_PER_HOUR_MAX)
   const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
   return {
@@ -672,10 +700,33 @@ export const run = ({ hours, plant = (ports) => ports, seed }: NodeSimulationOpt
     steps,
     virtualMillis: elapsedMillis(),
     history,
-    plan: notes.plan,
-    rotationEnabled: notes.rotationEnabled,
-    volumes: notes.volumesMax
+    rates: notes.plan,
+    summary: summaryOf(notes)
   }
+}
+
+const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
+  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
+
+const summaryOf = ({ history, rotationEnabled, volumesMax }: Notes): RunResult["summary"] => {
+  const counted = (name: string, figure = name) => `${history.figure(figure)} ${name}`
+  const rotation = `rotation ${rotationEnabled ? "on" : "off"}`
+  return [
+    [
+      "node",
+      `${volumesMax} volumes at a time, ${counted("pods")}, ${rotation}, ${counted("new generations", "generations")}, ${counted("reads")}`
+    ],
+    ["publish", listed(history.figuresOf("publish "))],
+    ["unpublish", listed(history.figuresOf("unpublish "))],
+    ["driver", `${counted("kills")}, ${counted("stops")}`]
+  ]
+}
+
+/** One node, whose driver lives through everything that is drawn. */
+export const scenario: Scenario = {
+  name: "node",
+  description: "the node driver with a kubelet, pods, providers, a disk and an API server",
+  run
 }
 
 /** A run that cannot end is a violation like others; any other throw is a mistake of ours. */

@@ -7,7 +7,8 @@
  */
 import { writeSync } from "node:fs"
 import { parseArgs } from "node:util"
-import { type NodeSimulationResult, run } from "../../layers/fake/NodeSimulation.ts"
+import { run } from "../../layers/fake/NodeSimulation.ts"
+import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
 
 const USAGE = `usage: npm run simulate [-- flags]
 
@@ -88,21 +89,14 @@ const folded = (title: string, text: string): ReadonlyArray<string> => {
   return lines.map((each, index) => `  ${(index === 0 ? title : "").padEnd(12)} ${each}`)
 }
 
-const details = ({ history, plan, rotationEnabled, volumes }: NodeSimulationResult): ReadonlyArray<string> => {
-  const count = (name: string) => history.figure(name)
-  const rates = Object.entries(plan ?? {}).filter(([, rate]) => rate > 0)
+const details = ({ history, rates: drawn, summary }: RunResult): ReadonlyArray<string> => {
+  const rates = Object.entries(drawn ?? {}).filter(([, rate]) => rate > 0)
   return [
-    ...folded(
-      "node",
-      `${volumes} volumes at a time, ${count("pods")} pods, rotation ${rotationEnabled ? "on" : "off"}, ${count("generations")} new generations, ${count("reads")} reads`
-    ),
+    ...summary.flatMap(([title, text]) => folded(title, text)),
     ...folded(
       "drawn",
       listed(rates.map(([name, rate]) => [name, rate < 1 ? Number(rate.toPrecision(2)) : Math.round(rate)]))
     ),
-    ...folded("publish", listed(history.figuresOf("publish "))),
-    ...folded("unpublish", listed(history.figuresOf("unpublish "))),
-    ...folded("driver", `${count("kills")} kills, ${count("stops")} stops`),
     ...folded("faults", listed(history.figuresOf("fault "))),
     ...folded("port calls", listed(history.figuresOf("call ")))
   ]
@@ -110,7 +104,7 @@ const details = ({ history, plan, rotationEnabled, volumes }: NodeSimulationResu
 
 const replay = ({ hours }: Flags, seed: number): string => `npm run simulate -- --seed ${seed} --hours ${hours}`
 
-const showViolation = (flags: Flags, { history, seed, violation }: NodeSimulationResult): void => {
+const showViolation = (flags: Flags, { history, seed, violation }: RunResult): void => {
   if (violation === undefined) return
   say(
     "",

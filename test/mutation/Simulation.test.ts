@@ -111,7 +111,10 @@ it.live(
               Effect.gen(function* () {
                 const directory = yield* copy(mistake)
                 const { hours, scenario } = mistake
-                return { mistake, hunted: yield* hunt(directory, { scenario, hours, seeds: seedsOf(mistake) }) } satisfies Row
+                return {
+                  mistake,
+                  hunted: yield* hunt(directory, { scenario, hours, seeds: seedsOf(mistake) })
+                } satisfies Row
               })
             ),
           { concurrency: 2 }
@@ -126,7 +129,10 @@ it.live(
 
       // What was found was the mistake's doing.
       const ran = new Map<string, { readonly scenario: string; readonly hours: number; readonly seeds: Set<number> }>()
-      for (const { hunted, mistake: { hours, scenario } } of rows) {
+      for (const {
+        hunted,
+        mistake: { hours, scenario }
+      } of rows) {
         const key = `${scenario} ${hours}`
         const group = ran.get(key) ?? { scenario, hours, seeds: new Set<number>() }
         ran.set(key, group)
@@ -135,11 +141,9 @@ it.live(
       const [tookUnchanged, unchanged] = yield* Effect.timed(
         Effect.scoped(
           Effect.flatMap(copy(undefined), (directory) =>
-            Effect.forEach(
-              ran.values(),
-              ({ seeds, ...order }) => hunt(directory, { ...order, seeds: [...seeds] }),
-              { concurrency: 2 }
-            )
+            Effect.forEach(ran.values(), ({ seeds, ...order }) => hunt(directory, { ...order, seeds: [...seeds] }), {
+              concurrency: 2
+            })
           )
         )
       )

@@ -6,8 +6,9 @@ import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Redacted, Stream } from "effect"
-import { type NodeSimulationResult, type Plant, run } from "../../layers/fake/NodeSimulation.ts"
+import { type Plant, run } from "../../layers/fake/NodeSimulation.ts"
 import { APPLIED, NOT_YET } from "../../layers/fake/simulation/Invariants.ts"
+import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
 import { CsiStatus } from "../../schemas/errors/CsiStatus.ts"
 import type { MountResponse } from "../../schemas/Provider.ts"
 import type { Providers } from "../../src/ports/Providers.ts"
@@ -25,14 +26,14 @@ const simulateCommand = (...words: ReadonlyArray<string>) => {
   return { status, stderr, stdout }
 }
 
-const results = new Map<number, NodeSimulationResult>()
-const runOf = (seed: number): NodeSimulationResult => {
+const results = new Map<number, RunResult>()
+const runOf = (seed: number): RunResult => {
   const result = results.get(seed) ?? run({ seed, hours: HOURS })
   results.set(seed, result)
   return result
 }
 
-const broken = ({ seed, violation }: NodeSimulationResult): string =>
+const broken = ({ seed, violation }: RunResult): string =>
   violation === undefined
     ? ""
     : `seed ${seed}, ${violation.virtualMillis} ms: ${violation.id} ${violation.invariant}: ${violation.seen}`

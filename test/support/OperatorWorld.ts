@@ -80,7 +80,7 @@ export const operator = Effect.fnUntraced(function* (
   const events: Array<OperatorEvent> = []
   const life = new Life(
     () => {},
-    () => {}
+    () => undefined
   )
   const recorded: KubernetesApi["Service"] = {
     request: (request) =>

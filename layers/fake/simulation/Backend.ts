@@ -8,6 +8,7 @@ import { isObject, textAt } from "../KubernetesObject.ts"
 import type { MountHandler } from "../MemoryProviders.ts"
 import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
+import type { History } from "./History.ts"
 import { replyOf, type SimulatedClass } from "./Volume.ts"
 
 /** The parameter of a class that tells its provider whose content is wanted. */
@@ -52,14 +53,22 @@ export interface Call {
   readonly versions: ReadonlyArray<string>
 }
 
+/** Where a provider's story is told. */
+export const laneOf = (provider: string): string => `provider ${provider}`
+
 export interface Backend {
   readonly handler: (provider: string) => MountHandler
   /** Calls so far for a target path, oldest first. */
   readonly calls: (targetPath: string) => ReadonlyArray<Call>
 }
 
-/** @shape (classes by "namespace/name", faults, chance) -> Backend */
-export const make = (classes: ReadonlyMap<string, SimulatedClass>, faults: Faults, chance: Chance): Backend => {
+/** @shape (classes by "namespace/name", faults, chance, history) -> Backend */
+export const make = (
+  classes: ReadonlyMap<string, SimulatedClass>,
+  faults: Faults,
+  chance: Chance,
+  history: History
+): Backend => {
   const calls = new Map<string, Array<Call>>()
 
   const answerFor = (request: MountRequest): MountResponse => {
@@ -87,18 +96,27 @@ export const make = (classes: ReadonlyMap<string, SimulatedClass>, faults: Fault
       // What is true when the question arrives; while the answer is on its way it grows old.
       const answer = answerFor(request)
       const fault = faults.provider(provider)
+      const [version] = answer.objectVersions
+      const answered = history.begin(
+        laneOf(provider),
+        `is asked for ${version === undefined ? "nothing it has" : `${version.id}, generation ${version.version}, for`} ${request.targetPath}`
+      )
       yield* Effect.sleep(chance.between(1, fault === "slow" ? SLOW_MILLIS_MAX : USUAL_MILLIS_MAX))
       switch (fault) {
         case undefined:
         case "slow":
+          answered()
           return answer
         case "hangs":
           return yield* Effect.never
         case "refuses":
+          answered("refused")
           return { objectVersions: [], errorCode: "AuthenticationFailed", files: [], sizeBytes: 0 }
         case "answers badly":
+          answered("an answer that must not be used")
           return spoilt(answer, chance)
         default:
+          answered(fault.grpcCode)
           return yield* fault
       }
     })

@@ -11,9 +11,10 @@ import { Mounter } from "../../../src/ports/Mounter.ts"
 import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
+import type { RunOptions } from "./Scenario.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export interface FaultPlan {
+export type FaultPlan = {
   /** Boundaries between port calls that a life of the driver lasts. */
   readonly killEveryCalls: number
   /** SIGTERM. */
@@ -77,6 +78,10 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   duplicateRate: chance.sometimes(0.1)
 })
 
+/** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
+export const adjustPlan = (drawn: FaultPlan, change: RunOptions["rates"]): FaultPlan =>
+  change === undefined ? drawn : { ...drawn, ...change(drawn) }
+
 const API_FAILURES: ReadonlyArray<Failure> = [
   { status: 0, reason: "Network", detail: "the connection was lost" },
   { status: 0, reason: "Timeout", detail: "no answer in time" },
@@ -104,6 +109,9 @@ const MOUNT_ERRNOS = ["EPERM", "ENOMEM", "EBUSY"]
 const DISK_SLOW_MILLIS_MAX = 3_000
 const DISK_ERRORS = ["ENOSPC: no space left on device", "EIO: i/o error"]
 
+/** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
+const FAULTS_LANE = "faults"
+
 export class Faults {
   /** False: whatever is called from now on works. */
   active = true
@@ -125,7 +133,7 @@ export class Faults {
 
   note(site: string): void {
     this.history.count(`fault ${site}`)
-    this.history.note(`fault ${site}`)
+    this.history.note(`fault ${site}`, FAULTS_LANE, "fault")
   }
 
   private strikes(site: string, rate: number): boolean {

@@ -14,7 +14,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
-import { type SimulatedClass, type SimulatedVolume, targetPathOf } from "./Volume.ts"
+import { laneOf, NODE_NAME, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
 /** The kubelet's own limit for a CSI call. */
@@ -57,7 +57,7 @@ export interface KubeletOptions {
 }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
-export const NODE_NAME = "node-1"
+const KUBELET_LANE = `${NODE_NAME} kubelet`
 export const DRIVER_NAME = "secrets-store.csi.k8s.io"
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
@@ -114,11 +114,15 @@ export class Kubelet {
     }
   }
 
-  private answered(method: string, volume: SimulatedVolume, answer: string, details: string): void {
+  /** A call that begins; what is returned is to be told the answer. */
+  private asks(method: string, { pod, targetPath }: SimulatedVolume): (answer: string, details: string) => void {
     const { history, witness } = this.it
-    history.count(`${method} ${answer}`)
-    history.note(`${method} ${volume.targetPath} ${answer}`)
-    witness.checkText(`the answer to ${method} ${volume.targetPath}`, details)
+    const answered = history.begin(KUBELET_LANE, `${method} ${pod.namespace}/${pod.name} ${targetPath}`)
+    return (answer, details) => {
+      history.count(`${method} ${answer}`)
+      witness.checkText(`the answer to ${method} ${targetPath}`, details)
+      answered(answer === "OK" ? "" : `${answer} ${details}`)
+    }
   }
 
   /** @shape (volume) -> whether it was answered OK */
@@ -127,6 +131,7 @@ export class Kubelet {
     const now = yield* Clock.currentTimeMillis
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
+    const answered = this.asks("publish", volume)
     const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
     const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
     const call = lives.call("NodePublishVolume", this.request(volume), { deadlineMillis }).pipe(
@@ -145,7 +150,7 @@ export class Kubelet {
           Option.getOrElse(() => ({ code: "cancelled", details: "" }))
         )
       : yield* call
-    this.answered("publish", volume, answer.code, answer.details)
+    answered(answer.code, answer.details)
     if (answer.code === "OK") {
       if (volume.state === "Publishing") volume.publishedMillis = yield* Clock.currentTimeMillis
       this.checkPublished(volume, found.files.size > 0)
@@ -184,14 +189,16 @@ export class Kubelet {
     const { lives, referee, witness } = this.it
     const { targetPath, volumeId } = volume
     const deadlineMillis = (yield* Clock.currentTimeMillis) + CALL_MILLIS
+    const answered = this.asks("unpublish", volume)
     const answer = yield* lives.call("NodeUnpublishVolume", { volumeId, targetPath }, { deadlineMillis }).pipe(
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
-    this.answered("unpublish", volume, answer.code, answer.details)
+    answered(answer.code, answer.details)
     if (answer.code !== "OK") return false
     referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
     volume.state = "Gone"
+    this.it.history.state(laneOf(volume), "")
     return true
   })
 
@@ -222,6 +229,7 @@ export class Kubelet {
       }
       yield* podObjectGone
       volume.state = "Unpublishing"
+      this.it.history.state(laneOf(volume), "to be unpublished")
       yield* this.untilOk(this.unpublish(volume), Effect.succeed(true))
       // The kubelet removes what it has made, and nothing else.
       yield* Effect.orDie(files.remove(parentOf(volume.targetPath), { recursive: true, force: true }))
@@ -287,7 +295,7 @@ export class Kubelet {
     Effect.suspend(() => {
       const { api, history, volumes } = this.it
       if (!this.podObjects.has(uid)) return Effect.void
-      history.note(`refresh of ${namespace}/${name} is asked for: ${value}`)
+      history.note(`refresh of ${namespace}/${name} is asked for: ${value}`, "pods and people")
       for (const volume of volumes.values()) if (volume.pod.uid === uid) volume.mayChange = true
       return Effect.ignore(
         api.request({
@@ -342,7 +350,13 @@ export class Kubelet {
             mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
           }
         })
-        for (const volume of own) volumes.set(volume.targetPath, volume)
+        for (const volume of own) {
+          volumes.set(volume.targetPath, volume)
+          history.state(
+            laneOf(volume),
+            `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}`
+          )
+        }
         const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, LIFETIME_MILLIS_MAX)
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false

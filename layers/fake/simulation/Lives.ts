@@ -21,9 +21,13 @@ import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
 import { driverKeepsRunning } from "./Invariants.ts"
 import type { Referee } from "./Referee.ts"
+import { NODE_NAME } from "./Volume.ts"
 
 const DOWNTIME_MILLIS_MAX = 30_000
 const DOWNTIME_MILLIS_MIN = 100
+
+/** Where the driver's story is told. */
+export const DRIVER_LANE = `${NODE_NAME} driver`
 
 /** What the driver reaches the world by. */
 export interface Ports {
@@ -87,20 +91,22 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
     const begin = Effect.gen(function* () {
       number += 1
       const own = number
-      history.note(`life ${own} begins`)
+      history.state(DRIVER_LANE, `life ${own}`)
       // A socket of its own: whoever is connected to a dead process does not reach the next one.
       const sockets = yield* Layer.build(Layer.fresh(MemoryCsiEndpoint.layer))
       const ended = Deferred.makeUnsafe<void>()
       const stop = Deferred.makeUnsafe<string>()
       const life = new Life(
         () => {
-          history.note(`life ${own} ends`)
-          history.count(Deferred.isDoneUnsafe(stop) ? "stops" : "kills")
+          const isTold = Deferred.isDoneUnsafe(stop)
+          history.note(`life ${own} ${isTold ? "ends in good order" : "is killed"}`, DRIVER_LANE)
+          history.state(DRIVER_LANE, "")
+          history.count(isTold ? "stops" : "kills")
           Deferred.doneUnsafe(ended, Effect.void)
         },
-        (site) => {
+        (site, subject) => {
           history.count(`call ${site}`)
-          history.note(`${own} ${site}`)
+          return history.begin(DRIVER_LANE, `${site} ${subject}`)
         }
       )
       const process: Process = {

@@ -2,7 +2,7 @@
  * Keeps the first broken promise of a run, and ends the run with it.
  */
 import { Deferred, Effect } from "effect"
-import type { History } from "./History.ts"
+import { type History, RUN_LANE } from "./History.ts"
 import type { Invariant } from "./Invariants.ts"
 
 export interface Violation {
@@ -37,7 +37,7 @@ export class Referee {
     if (seen === undefined) return true
     if (this.violation === undefined) {
       this.violation = { id, invariant: name, virtualMillis: this.elapsedMillis(), seen }
-      this.history.note(`VIOLATION ${id} ${name}: ${seen}`)
+      this.history.note(`VIOLATION ${id} ${name}: ${seen}`, RUN_LANE, "violation")
       Deferred.doneUnsafe(this.whistle, Effect.void)
     }
     return false

@@ -41,6 +41,8 @@ export interface SimulatedVolume {
 
 /** In every file's content, and allowed nowhere but on tmpfs. */
 export const MARK = "marked-content"
+/** The only node. */
+export const NODE_NAME = "node-1"
 /** This file is in every generation. */
 export const ALWAYS = "base"
 
@@ -48,6 +50,10 @@ export const PODS_DIRECTORY = "/var/lib/kubelet/pods"
 
 export const targetPathOf = (podUid: string, volumeName: string): string =>
   `${PODS_DIRECTORY}/${podUid}/volumes/kubernetes.io~csi/${volumeName}/mount`
+
+/** Where a volume's story is told: pods of one name follow each other there. */
+export const laneOf = ({ pod, targetPath }: SimulatedVolume): string =>
+  `volume ${pod.namespace}/${pod.name} ${targetPath.split("/").at(-2) ?? ""}`
 
 /** @shape (path) -> the target path that it is at or below, undefined outside of all volumes */
 export const targetPathIn = (path: string): string | undefined =>

@@ -13,6 +13,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Referee } from "./Referee.ts"
 import {
+  laneOf,
   MARK,
   PODS_DIRECTORY,
   type SimulatedClass,
@@ -219,14 +220,16 @@ export class Witness {
 
   /** What is true of a volume at any time. */
   checkVolume(volume: SimulatedVolume): void {
-    const { referee } = this.world
+    const { history, referee } = this.world
     const view = this.look(volume)
     referee.check(Invariants.readersSeeOneGeneration, { view, volume })
     referee.check(Invariants.contentIsThePodsOwn, { view, volume })
     if (volume.state !== "Published") return
+    const generation = Invariants.generationOf(view)
+    if (generation !== volume.generationSeen) history.state(laneOf(volume), `generation ${generation}`)
     referee.check(Invariants.publishedNeverGoesBack, { view, volume })
     referee.check(Invariants.pinnedNeverChanges, { view, volume })
-    volume.generationSeen = Math.max(volume.generationSeen, Invariants.generationOf(view))
+    volume.generationSeen = Math.max(volume.generationSeen, generation)
   }
 
   private checkPath(path: string): void {
