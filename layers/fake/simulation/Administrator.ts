@@ -88,6 +88,8 @@ export class Administrator {
   private readonly options: AdministratorOptions
   private count = 0
   private readonly canaries = new Map<string, JsonObject>()
+  /** The cluster is one of OpenShift. */
+  isOpenShift = true
 
   constructor(options: AdministratorOptions) {
     this.options = options
@@ -128,7 +130,7 @@ export class Administrator {
   // ---- the cluster at first
 
   readonly prepare: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
-    const { chance, control } = this.options
+    const { chance } = this.options
     for (const { body, path } of CANARIES) {
       const made = yield* this.create(path, body)
       if (made !== undefined) this.canaries.set(`${path}/${textAt(metadataOf(made), "name") ?? ""}`, made)
@@ -140,23 +142,14 @@ export class Administrator {
       endpoints: [],
       ports: [{ name: "https", port: 6443, protocol: "TCP" }]
     })
-    for (const name of ["proxies", "apiservers", "infrastructures"]) {
-      const kinds = { proxies: "Proxy", apiservers: "APIServer", infrastructures: "Infrastructure" } as const
-      const kind = name === "proxies" ? kinds.proxies : name === "apiservers" ? kinds.apiservers : kinds.infrastructures
-      const status =
-        name === "infrastructures"
-          ? { controlPlaneTopology: chance.happens(0.15) ? "SingleReplica" : "HighlyAvailable" }
-          : undefined
-      yield* this.create(`${CONFIG}/${name}`, {
-        kind,
-        metadata: { name: "cluster" },
-        spec: {},
-        ...(status === undefined ? {} : { status })
-      })
-    }
-    if (chance.happens(0.3)) {
-      for (const group of OPENSHIFT_GROUPS) yield* control.setServed(group, false)
-    }
+    const controlPlaneTopology = chance.happens(0.15) ? "SingleReplica" : "HighlyAvailable"
+    const cluster = { metadata: { name: "cluster" }, spec: {} }
+    yield* this.create(`${CONFIG}/proxies`, { kind: "Proxy", ...cluster })
+    yield* this.create(`${CONFIG}/apiservers`, { kind: "APIServer", ...cluster })
+    const infrastructure = { kind: "Infrastructure", ...cluster, status: { controlPlaneTopology } }
+    yield* this.create(`${CONFIG}/infrastructures`, infrastructure)
+    this.isOpenShift = chance.happens(0.7)
+    yield* this.serve(this.isOpenShift)
   })
 
   /** Canaries that are not as they were made. */
@@ -432,18 +425,22 @@ export class Administrator {
   /** API groups of OpenShift go, and come back. */
   readonly loseDiscovery: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     const { chance, control, faults, witness } = this.options
+    if (!this.isOpenShift) return
     faults.note("discovery")
     const group = chance.oneOf(OPENSHIFT_GROUPS)
     yield* control.setServed(group, false)
     witness.changed()
-    yield* Effect.ensuring(this.sleep(chance.between(0, 10 * MINUTE)), this.serveAll)
+    yield* Effect.ensuring(this.sleep(chance.between(0, 10 * MINUTE)), this.serve(true))
   })
 
-  readonly serveAll: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+  /** The API groups of OpenShift are there, or are not. */
+  serve(isServed: boolean): Effect.Effect<void> {
     const { control, witness } = this.options
-    for (const group of OPENSHIFT_GROUPS) yield* control.setServed(group, true)
-    witness.changed()
-  })
+    return Effect.gen(function* () {
+      for (const group of OPENSHIFT_GROUPS) yield* control.setServed(group, isServed)
+      witness.changed()
+    })
+  }
 
   readonly deny: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
     const { chance, faults } = this.options

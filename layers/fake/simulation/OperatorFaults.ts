@@ -8,6 +8,7 @@ import type { KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
 import type { Failure } from "../MemoryKubernetes.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
+import type { Rates } from "./Scenario.ts"
 
 const MINUTE = 60_000
 
@@ -47,10 +48,7 @@ const interval = (chance: Chance, longest: number): number =>
   chance.happens(0.35) ? 0 : chance.between(longest / 8, longest)
 
 /** @shape (chance, change: of what was drawn) -> rates */
-export const drawRates = (
-  chance: Chance,
-  change: (drawn: Readonly<Record<string, number>>) => Readonly<Record<string, number>> = (drawn) => drawn
-): OperatorRates => {
+export const drawRates = (chance: Chance, change: (drawn: Rates) => Rates = (drawn) => drawn): OperatorRates => {
   const drawn: OperatorRates = {
     killEveryCalls: chance.happens(0.3) ? 0 : Math.ceil(10 ** chance.between(1.5, 3.3)),
     stopEveryMillis: interval(chance, 40 * MINUTE),
@@ -108,7 +106,7 @@ export class OperatorFaults {
 
   note(site: string): void {
     this.history.count(`fault ${site}`)
-    this.history.note(`fault ${site}`)
+    this.history.note(site, "faults", "fault")
   }
 
   strikes(site: string, rate: number): boolean {
@@ -157,4 +155,27 @@ export class OperatorFaults {
           )
         )
   }
+}
+
+/** Nothing goes wrong. */
+export const NO_RATES: OperatorRates = {
+  killEveryCalls: 0,
+  stopEveryMillis: 0,
+  pauseEveryMillis: 0,
+  upgradeEveryMillis: 0,
+  apiFailRate: 0,
+  apiSlowRate: 0,
+  apiOutageEveryMillis: 0,
+  watchCutEveryMillis: 0,
+  watchLagMillisMax: 0,
+  conflictRate: 0,
+  discoveryEveryMillis: 0,
+  deniedEveryMillis: 0,
+  nodeEveryMillis: 0,
+  podCrashEveryMillis: 0,
+  consumerEveryMillis: 0,
+  foreignEveryMillis: 0,
+  administratorEveryMillis: 0,
+  classEveryMillis: 0,
+  surroundingsEveryMillis: 0
 }

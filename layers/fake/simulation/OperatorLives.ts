@@ -91,9 +91,14 @@ export interface OperatorLives {
   readonly pause: (name: string, millis: number) => Effect.Effect<void>
   /** From now on nobody is killed or stands still any more. */
   readonly spare: () => void
+  /** When the process of this identity last read the ClusterCSIDriver; 0 when none lives or did. */
+  readonly lookedMillis: (identity: string) => number
   /** What is started from now on. */
   release: Version
 }
+
+/** @shape (name) -> where its story is told */
+const laneOf = (name: string): string => `operator ${name}`
 
 const parts = Layer.mergeAll(
   AssetFiles.layer(fileURLToPath(new URL("../../../assets/driver", import.meta.url))),
@@ -173,16 +178,22 @@ export const make = Effect.fnUntraced(function* (
   const begin = Effect.fnUntraced(function* (name: string, release: Version) {
     lives += 1
     const identity = `${name}-${lives}`
-    history.note(`${identity} begins with version ${release.version}`)
+    const lane = laneOf(name)
+    history.state(lane, `${identity}, version ${release.version}`)
     const ended = Deferred.makeUnsafe<void>()
     const stop = Deferred.makeUnsafe<string>()
     const life = new Life(
       () => {
-        history.note(`${identity} ends`)
-        history.count(Deferred.isDoneUnsafe(stop) ? "stops" : "kills")
+        const isTold = Deferred.isDoneUnsafe(stop)
+        history.note(`${identity} ${isTold ? "ends in good order" : "is killed"}`, lane)
+        history.state(lane, "")
+        history.count(isTold ? "stops" : "kills")
         Deferred.doneUnsafe(ended, Effect.void)
       },
-      (site) => history.count(`call ${site}`)
+      (site, subject) => {
+        history.count(`call ${site}`)
+        return history.begin(lane, `${site} ${subject}`)
+      }
     )
     const sender: Sender = { identity, images: JSON.stringify(release.images), read: undefined, writes: 0 }
     const process: Process = { sender, life, stop, ended, pausedUntilMillis: 0 }
@@ -223,7 +234,7 @@ export const make = Effect.fnUntraced(function* (
     }
     const record: Operator.Surroundings["record"] = (event) =>
       Effect.sync(() => {
-        history.count(`event ${event.reason}`)
+        history.count(`decision ${event.reason}`)
         referee.check(Invariants.neverPanics, event)
         referee.check(Invariants.nothingSecretIsSaid, {
           where: `Event ${event.reason}`,
@@ -286,12 +297,20 @@ export const make = Effect.fnUntraced(function* (
           )
         }
       }),
-    kill: (name) => Effect.sync(() => those(name).forEach(({ life }) => life.kill())),
+    kill: (name) =>
+      Effect.sync(() => {
+        for (const { life } of those(name)) life.kill()
+      }),
     stop: (name) => Effect.forEach(those(name), told, { discard: true }),
     pause: (name, millis) =>
       Effect.sync(() => {
+        history.note(`stands still for ${Math.round(millis)} ms`, laneOf(name))
         for (const process of those(name)) process.pausedUntilMillis = now() + millis
       }),
+    lookedMillis: (identity) => {
+      const process = [...running.values()].find(({ life, sender }) => life.isAlive && sender.identity === identity)
+      return process?.sender.read?.atMillis ?? 0
+    },
     spare: () => {
       for (const process of running.values()) {
         process.life.killAtBoundary(Number.POSITIVE_INFINITY)

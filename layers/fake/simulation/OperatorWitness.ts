@@ -258,7 +258,10 @@ export class OperatorWitness {
   private tookEffect(request: KubernetesRequest, who: string, sender: Sender | undefined): void {
     const target = targetOf(request)
     const { history } = this.options
-    history.note(`${who} ${request.method} ${target.resource} ${target.key}${target.isStatus ? " status" : ""}`)
+    history.note(
+      `${who} ${request.method} ${target.resource} ${target.key}${target.isStatus ? " status" : ""}`,
+      "API server"
+    )
     if (!RESOURCES.includes(target.resource)) {
       if (sender !== undefined) {
         this.options.referee.check(Invariants.writesOnlyItsOwn, {
@@ -280,7 +283,7 @@ export class OperatorWitness {
       if (after === undefined) this.stolen.set(`${resource} ${key}`, this.now())
       else this.stolen.delete(`${resource} ${key}`)
     }
-    const isDifferent = (part: string) => !isEqual((before ?? {})[part], (after ?? {})[part])
+    const isDifferent = (part: string) => !isEqual(before?.[part], after?.[part])
     const isIngredient =
       (resource === DAEMON_SETS && isDifferent("spec")) ||
       (resource === "configmaps" && isDifferent("data")) ||
