@@ -288,7 +288,8 @@ const program = (
 
     // ---- what goes on
 
-    const tellGeneration = (it: SimulatedClass) => history.state(classLane(it), `generation ${it.generation}`)
+    const tellGeneration = (it: SimulatedClass) =>
+      history.state(classLane(it), `generation ${it.generation} at ${it.provider}`)
     for (const it of classes.values()) tellGeneration(it)
 
     const rotate = Effect.sync(() => {

@@ -1,161 +1,170 @@
 /**
- * The simulation: the whole driver on a node in memory, where one seed decides what happens in which order and what goes
- * wrong. Nothing outside of this process is touched.
+ * The simulation: whole programs in a world in memory, where one seed decides what happens in which order and what goes
+ * wrong. Nothing outside of this process is touched, but the report that is asked for.
  *
- * The exit code is 0 when every promise held in every run, and 1 with the first violation and the command that replays
- * it.
+ * The exit code says how it ended; see `simulate/ExitCodes.ts`. A failure comes with the command that replays it.
  */
-import { writeSync } from "node:fs"
-import { parseArgs } from "node:util"
-import { run } from "../../layers/fake/NodeSimulation.ts"
+import { spawnSync } from "node:child_process"
+import { writeFileSync, writeSync } from "node:fs"
+import { fileURLToPath } from "node:url"
 import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
+import { campaign, summarize, type Terminal } from "./simulate/Campaign.ts"
+import { exitCodeOf, type Outcome, outcomeOf } from "./simulate/ExitCodes.ts"
+import { changeOf, commandOf, type Flags, parse, usage } from "./simulate/Flags.ts"
+import { minimize } from "./simulate/Minimize.ts"
+import { reportOf } from "./simulate/Report.ts"
+import { details, drawnRates, headline, hoursOf, violationLines } from "./simulate/Screen.ts"
 
-const USAGE = `usage: npm run simulate [-- flags]
-
-Runs the node driver against a simulated kubelet, API server, disk and providers, with faults, and checks its promises.
-
-  --seed N   which run (default: drawn, and printed)
-  --hours H  virtual hours of faults, 0.1 to 240 (default 2)
-  --runs N   how many runs, of consecutive seeds, 1 to 100000 (default 1)
-`
-
-const EXIT_VIOLATED = 1
-const EXIT_USAGE = 2
-const SEED_MAX = 2 ** 31 - 1
-const HOURS_MIN = 0.1
-const HOURS_MAX = 240
-const RUNS_MAX = 100_000
-const HOUR_MILLIS = 3_600_000
 const STDOUT = 1
 const STDERR = 2
+const SECOND_RUN_MILLIS_MAX = 600_000
 
-interface Flags {
-  readonly seed: number
-  readonly hours: number
-  readonly runs: number
-}
-
-const number = (name: string, text: string, min: number, max: number, isWhole: boolean): number => {
-  const value = /^\d+(?:\.\d+)?$/u.test(text) ? Number(text) : Number.NaN
-  if (value >= min && value <= max && (!isWhole || Number.isInteger(value))) return value
-  const kind = isWhole ? "a whole number" : "a number"
-  throw new Error(`invalid value ${JSON.stringify(text)} for --${name}: give ${kind} from ${min} to ${max}`)
-}
-
-/** @shape (words, drawn seed) -> the flags, or what is wrong with them; undefined when help is asked for */
-const parse = (words: ReadonlyArray<string>, drawn: number): Flags | string | undefined => {
+const write = (descriptor: number, text: string): void => {
   try {
-    const { values } = parseArgs({
-      args: [...words],
-      options: {
-        seed: { type: "string", default: String(drawn) },
-        hours: { type: "string", default: "2" },
-        runs: { type: "string", default: "1" },
-        help: { type: "boolean", short: "h", default: false }
-      }
-    })
-    if (values.help) return undefined
-    return {
-      seed: number("seed", values.seed, 0, SEED_MAX, true),
-      hours: number("hours", values.hours, HOURS_MIN, HOURS_MAX, false),
-      runs: number("runs", values.runs, 1, RUNS_MAX, true)
-    }
+    writeSync(descriptor, text)
   } catch (cause) {
-    return cause instanceof Error ? cause.message : String(cause)
+    // Whoever reads has seen enough.
+    if (!(cause instanceof Error && "code" in cause && cause.code === "EPIPE")) throw cause
   }
 }
 
 const say = (...lines: ReadonlyArray<string>): void => {
-  writeSync(STDOUT, lines.map((line) => `${line}\n`).join(""))
+  write(STDOUT, lines.map((line) => `${line}\n`).join(""))
 }
 
-const hoursOf = (millis: number): string => (millis / HOUR_MILLIS).toFixed(2)
+const isTerminal = process.stderr.isTTY === true
+const ERASE_LINE = "\u001b[2K\r"
 
-const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
-  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
-
-/** A list in lines of a screen's width, below a title. */
-const folded = (title: string, text: string): ReadonlyArray<string> => {
-  const lines: Array<string> = []
-  let line = ""
-  for (const part of text.split(", ")) {
-    if (line !== "" && line.length + part.length > 96) {
-      lines.push(`${line},`)
-      line = ""
-    }
-    line = line === "" ? part : `${line}, ${part}`
-  }
-  lines.push(line)
-  return lines.map((each, index) => `  ${(index === 0 ? title : "").padEnd(12)} ${each}`)
+const terminal: Terminal = {
+  say,
+  progress: isTerminal ? (line) => write(STDERR, `${ERASE_LINE}${line}`) : undefined
 }
 
-const details = ({ history, rates: drawn, summary }: RunResult): ReadonlyArray<string> => {
-  const rates = Object.entries(drawn ?? {}).filter(([, rate]) => rate > 0)
-  return [
-    ...summary.flatMap(([title, text]) => folded(title, text)),
-    ...folded(
-      "drawn",
-      listed(rates.map(([name, rate]) => [name, rate < 1 ? Number(rate.toPrecision(2)) : Math.round(rate)]))
-    ),
-    ...folded("faults", listed(history.figuresOf("fault "))),
-    ...folded("port calls", listed(history.figuresOf("call ")))
-  ]
+const run = ({ hours, rates, report, scenario }: Flags, seed: number): RunResult => {
+  const change = changeOf(rates)
+  return scenario.run({
+    seed,
+    hours,
+    ...(change === undefined ? {} : { rates: change }),
+    timeline: report !== undefined
+  })
 }
 
-const replay = ({ hours }: Flags, seed: number): string => `npm run simulate -- --seed ${seed} --hours ${hours}`
-
-const showViolation = (flags: Flags, { history, seed, violation }: RunResult): void => {
-  if (violation === undefined) return
-  say(
-    "",
-    `VIOLATED ${violation.id} ${violation.invariant}, seed ${seed}, at ${violation.virtualMillis} ms of virtual time:`,
-    `  ${violation.seen}`,
-    "",
-    "what happened last (milliseconds, then life of the driver and port call):",
-    ...history.last().map((line) => `  ${line}`),
-    "",
-    `replay: ${replay(flags, seed)}`
-  )
+/** @shape (flags, digest) -> whether another process comes to the same */
+const isConfirmed = (flags: Flags, seed: number, digest: string): boolean => {
+  const words = commandOf({ ...flags, seed })
+    .split(" ")
+    .slice(4)
+  const script = fileURLToPath(import.meta.url)
+  const { stdout } = spawnSync(process.execPath, [...process.execArgv, script, ...words], {
+    encoding: "utf8",
+    timeout: SECOND_RUN_MILLIS_MAX
+  })
+  const [, other] = /digest ([0-9a-f]+)/u.exec(stdout) ?? []
+  return other !== undefined && digest.startsWith(other)
 }
 
-const simulateAll = (flags: Flags): number => {
+const runAll = (flags: Flags): Outcome => {
   const started = process.hrtime.bigint()
   let steps = 0
   let virtualMillis = 0
   for (let index = 0; index < flags.runs; index++) {
     const seed = flags.seed + index
-    const result = run({ seed, hours: flags.hours })
+    const result = run(flags, seed)
     steps += result.steps
     virtualMillis += result.virtualMillis
-    const checks = result.history.figure("checks")
-    say(`seed ${seed}: ${result.steps} steps, ${checks} checks, digest ${result.digest.slice(0, 32)}`)
+    say(headline(result))
     if (flags.runs === 1) say(...details(result))
+    const command = commandOf({ ...flags, seed })
+    if (flags.report !== undefined) {
+      writeFileSync(flags.report, reportOf({ result, scenario: flags.scenario, command }))
+      say("", `report: ${flags.report}`)
+    }
+    if (flags.twice && !isConfirmed(flags, seed, result.digest)) {
+      say("", `another process came to another digest: seed ${seed}`, `replay: ${command} --twice`)
+      return "digest"
+    }
     if (result.violation !== undefined) {
-      showViolation(flags, result)
-      return EXIT_VIOLATED
+      say(...violationLines(result), "", `replay: ${command}`)
+      return outcomeOf(result.violation)
     }
   }
   const seconds = Number(process.hrtime.bigint() - started) / 1e9
   say(
     "",
     `every promise held: ${flags.runs} ${flags.runs === 1 ? "run" : "runs"}, ${hoursOf(virtualMillis)} virtual hours, ${steps} steps in ${seconds.toFixed(1)} s`,
-    `replay: ${replay(flags, flags.seed)}${flags.runs === 1 ? "" : ` --runs ${flags.runs}`}`
+    `replay: ${commandOf(flags)}${flags.runs === 1 ? "" : ` --runs ${flags.runs}`}`
   )
-  return 0
+  return "held"
 }
 
-const main = (words: ReadonlyArray<string>): number => {
+const runSmallest = (flags: Flags): Outcome => {
+  const { hours, rates, report, scenario, seed } = flags
+  const found = minimize({
+    scenario,
+    seed,
+    hours,
+    change: changeOf(rates),
+    onTry: (names, other, hoursTried) =>
+      terminal.progress?.(
+        `seed ${other}, ${hoursTried} hours, ${names.length} faults: ${names.join(", ")}`.slice(0, 150)
+      )
+  })
+  if (isTerminal) write(STDERR, ERASE_LINE)
+  if (found === undefined) {
+    say(`seed ${seed} breaks no promise: there is nothing to minimize`)
+    return "held"
+  }
+  const smallest = { scenario, seed: found.seed, hours: found.hours, rates: found.rates }
+  const command = commandOf(smallest)
+  say(headline(found.result), ...violationLines(found.result), "")
+  const left = drawnRates(found)
+  say(
+    left.length === 0
+      ? "it needs no fault at all"
+      : `it takes ${left.length} ${left.length === 1 ? "fault" : "faults"}: ${left.map(([name, rate]) => `${name} ${rate}`).join(", ")}`,
+    `found in ${found.tries} tries`,
+    "",
+    `replay: ${command}`
+  )
+  if (report !== undefined) {
+    const result = run({ ...flags, ...smallest }, found.seed)
+    writeFileSync(report, reportOf({ result, scenario, command }))
+    say(`report: ${report}`)
+  }
+  return outcomeOf(found.result.violation)
+}
+
+const runCampaign = async (flags: Flags): Promise<Outcome> => {
+  const result = await campaign(flags, terminal)
+  if (isTerminal) write(STDERR, ERASE_LINE)
+  const { lines, outcome } = summarize(result, flags)
+  say(...lines)
+  return outcome
+}
+
+const main = async (words: ReadonlyArray<string>): Promise<Outcome> => {
   // The one number of a run that is not from its seed is the seed.
   const flags = parse(words, Number(process.hrtime.bigint() % 1_000_000n))
   if (flags === undefined) {
-    writeSync(STDOUT, USAGE)
-    return 0
+    write(STDOUT, usage())
+    return "held"
   }
   if (typeof flags === "string") {
-    writeSync(STDERR, `${flags}\n\n${USAGE}`)
-    return EXIT_USAGE
+    write(STDERR, `${flags}\n\n${usage()}`)
+    return "usage"
   }
-  return simulateAll(flags)
+  try {
+    if (flags.campaign !== undefined) return await runCampaign(flags)
+    return flags.minimize ? runSmallest(flags) : runAll(flags)
+  } catch (cause) {
+    write(
+      STDERR,
+      `the simulation itself failed: ${cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)}\n`
+    )
+    if (cause instanceof Error && cause.cause !== undefined) write(STDERR, `caused by: ${String(cause.cause)}\n`)
+    return "failed"
+  }
 }
 
-process.exitCode = main(process.argv.slice(2))
+process.exitCode = exitCodeOf(await main(process.argv.slice(2)))

@@ -354,7 +354,7 @@ export class Kubelet {
           volumes.set(volume.targetPath, volume)
           history.state(
             laneOf(volume),
-            `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}`
+            `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}, at ${volume.targetPath}`
           )
         }
         const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, LIFETIME_MILLIS_MAX)
