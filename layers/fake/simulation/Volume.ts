@@ -29,6 +29,8 @@ export interface SimulatedVolume {
   readonly isPinned: boolean
   /** What the kubelet believes: "Published" from the first OK until it wants the volume gone. */
   state: "Publishing" | "Published" | "Unpublishing" | "Gone"
+  /** When that was last begun, in milliseconds since the epoch. */
+  publishedMillis: number
   /** A pod status has named it while it was published. */
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
