@@ -1,27 +1,33 @@
 /**
- * A cluster in memory: one to five nodes, each with the whole, unchanged driver, a kubelet, a disk and providers; one API
- * server; workloads whose pods come, move and go; and everything that goes wrong between them. One seed decides all of it.
+ * A cluster in memory: one to five nodes, each with the whole, unchanged driver, a kubelet, a disk and providers; the
+ * whole, unchanged operator, alone or beside another one, which installs the driver; one API server; workloads whose pods
+ * come, move and go; and everything that goes wrong between them. One seed decides all of it.
  *
- * A run has the parts of a node's run: faults; calm, in which what must become true is waited for; and the end of all
- * pods.
+ * A run has four parts: faults, while what must always be true is checked at every step; calm, in which what must become
+ * true is waited for; quiet, in which nothing is written; and the removal of the driver, which waits for all volumes.
  */
 import { Clock, Context, Effect } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
-import { DAEMON_SET, DRIVER_CONTAINER, DRIVER_NAME } from "../../src/operator/Names.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
-import { objectAt } from "./KubernetesObject.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
+import { Administrator } from "./simulation/Administrator.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
 import { classLane, classObject, classPath, drawClasses, PROVIDERS } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
+import type { DriverSettings } from "./simulation/DriverSettings.ts"
 import { drawPlan, type FaultPlan } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import { BACKOFF_MILLIS_MAX, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import type * as Lives from "./simulation/Lives.ts"
+import { drawRates, OperatorFaults, type OperatorRates } from "./simulation/OperatorFaults.ts"
+import * as OperatorInvariants from "./simulation/OperatorInvariants.ts"
+import * as OperatorLives from "./simulation/OperatorLives.ts"
+import { FINALIZER, NAMESPACE, OperatorWitness } from "./simulation/OperatorWitness.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
-import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
+import type { Rates, RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
 import { draw as drawWorkloads, Workloads } from "./simulation/Workloads.ts"
@@ -41,12 +47,17 @@ const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
 const RESTARTED_WITHIN_MILLIS = 10_000
+/** The Lease of an operator that died, its successor's turn to look, a rollout on every node, and its back-off. */
+const REST_WITHIN_MILLIS = 20 * MINUTE
+const LOOK_MILLIS = 5_000
+const SETTLED_MILLIS = 2 * MINUTE
+/** Pods are looked for once a minute at least. */
+const REMOVED_WITHIN_MILLIS = 3 * MINUTE
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 const GONE_WITHIN_MILLIS = MINUTE
 const READER_MILLIS_MAX = 10_000
 const GARBAGE_MILLIS = 30_000
-const NAMESPACE = "openshift-cluster-csi-drivers"
 const API_LANE = "API server"
 const PEOPLE_LANE = "pods and people"
 
@@ -55,7 +66,12 @@ type ClusterPlan = FaultPlan & {
   readonly drainEveryMillis: number
   readonly scaleEveryMillis: number
   readonly deleteEveryMillis: number
+  /** The administrator changes a setting, or whether there is a driver at all. */
+  readonly administratorEveryMillis: number
 }
+
+/** As the rates of a run are named; those of operators are told apart from those of nodes. */
+const OPERATOR_PREFIX = "operator "
 
 const drawClusterPlan = (chance: Chance): ClusterPlan => {
   const interval = (longest: number) => (chance.happens(0.3) ? 0 : chance.between(longest / 8, longest))
@@ -63,16 +79,59 @@ const drawClusterPlan = (chance: Chance): ClusterPlan => {
     ...drawPlan(chance),
     drainEveryMillis: interval(60 * MINUTE),
     scaleEveryMillis: interval(20 * MINUTE),
-    deleteEveryMillis: interval(20 * MINUTE)
+    deleteEveryMillis: interval(20 * MINUTE),
+    administratorEveryMillis: interval(20 * MINUTE)
   }
 }
 
-const adjustClusterPlan = (drawn: ClusterPlan, change: RunOptions["rates"]): ClusterPlan =>
-  change === undefined ? drawn : { ...drawn, ...change(drawn) }
+interface Plans {
+  readonly nodes: ClusterPlan
+  readonly operators: OperatorRates
+}
+
+const ratesOf = ({ nodes, operators }: Plans): Rates => ({
+  ...nodes,
+  ...Object.fromEntries(Object.entries(operators).map(([name, rate]) => [`${OPERATOR_PREFIX}${name}`, rate]))
+})
+
+const drawPlans = (chance: Chance, change: RunOptions["rates"]): Plans => {
+  const drawn = { nodes: drawClusterPlan(chance), operators: drawRates(chance) }
+  if (change === undefined) return drawn
+  const changed = change(ratesOf(drawn))
+  const operators = Object.entries(changed).flatMap(([name, rate]) =>
+    name.startsWith(OPERATOR_PREFIX) ? [[name.slice(OPERATOR_PREFIX.length), rate]] : []
+  )
+  return {
+    nodes: { ...drawn.nodes, ...changed },
+    operators: { ...drawn.operators, ...Object.fromEntries(operators) }
+  }
+}
+
+// ---- what the administrator wants
+
+const storeOf = (clusterCsiDriver: JsonObject | undefined): JsonObject =>
+  objectAt(objectAt(objectAt(clusterCsiDriver ?? {}, "spec"), "driverConfig"), "secretsStore")
+
+/** @shape (ClusterCSIDriver) -> what it asks of rotation */
+const wantedOf = (clusterCsiDriver: JsonObject | undefined): DriverSettings => {
+  const { custom, type } = objectAt(storeOf(clusterCsiDriver), "secretRotation")
+  const seconds = type === "Custom" && isObject(custom) ? Number(custom["minimumRefreshAge"]) : 120
+  return { rotationEnabled: type !== "None", rotationPollIntervalMillis: (type === "None" ? 120 : seconds) * 1_000 }
+}
+
+const drawRotation = (chance: Chance): JsonObject =>
+  chance.happens(0.3)
+    ? { type: "None", custom: null }
+    : { type: "Custom", custom: { minimumRefreshAge: 60 * (1 + chance.below(4)) } }
+
+const storeConfig = (secretsStore: JsonObject): JsonObject => ({
+  spec: { driverConfig: { driverType: "SecretsStore", secretsStore } }
+})
 
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
-  plan: ClusterPlan | undefined
+  plans: Plans | undefined
+  operators: number
   nodes: number
   workloads: number
   pods: number
@@ -83,18 +142,24 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     setClock(yield* Clock.Clock)
     const { hours, plant = (ports: Lives.Ports) => ports, podsPerNode = PODS_PER_NODE, rates } = options
     const chance = yield* makeChance
-    const plan = adjustClusterPlan(drawClusterPlan(chance), rates)
-    notes.plan = plan
+    const plans = drawPlans(chance, rates)
+    const plan = plans.nodes
+    notes.plans = plans
     const nodeCount = options.nodes ?? 1 + chance.below(NODES_MAX)
     notes.nodes = nodeCount
-    const rotationEnabled = chance.happens(0.8)
+    const operators = chance.happens(0.6) ? ["a", "b"] : ["a"]
+    notes.operators = operators.length
 
     // ---- the world
 
     const kubernetesContext = yield* makeKubernetes()
-    const api = Context.get(kubernetesContext, KubernetesApi)
+    const server = Context.get(kubernetesContext, KubernetesApi)
     const control = Context.get(kubernetesContext, MemoryKubernetes)
-    const atOnce = Effect.runSyncWith(yield* Effect.context<never>())
+    const clock = yield* Clock.Clock
+    const context = yield* Effect.context<never>()
+    const operatorWitness = new OperatorWitness({ control, clock, referee, history, context })
+    operatorWitness.refresh()
+    const api = operatorWitness.forOthers(server, "others")
     const classes = drawClasses(chance)
     const create = (path: string, body: unknown) => Effect.orDie(api.request({ method: "POST", path, body }))
     for (const it of classes.values()) yield* create(classPath(it.namespace), classObject(it, true))
@@ -102,13 +167,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const volumes = new Map<string, SimulatedVolume>()
     const podObjects = new Set<string>()
     const csiDriver = () => {
-      const [found] = atOnce(control.all("csidrivers.storage.k8s.io"))
-      if (found === undefined) return undefined
-      return { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true }
+      const found = operatorWitness.csiDriver
+      return found === undefined
+        ? undefined
+        : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true }
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
-    const shared = { api, control, classes, volumes, podObjects, csiDriver, plant, chance, history, referee }
+    const shared = { api: server, control, classes, volumes, podObjects, csiDriver, plant, chance, history, referee }
     for (let index = 1; index <= nodeCount; index++) {
       const name = `node-${index}`
       nodes.push(yield* SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared))
@@ -122,26 +188,32 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const workloads = drawWorkloads(classes, nodeCount * podsPerNode, chance)
     notes.workloads = workloads.length
     notes.pods = workloads.reduce((sum, { replicasMax }) => sum + replicasMax, 0)
-    const pods = new Workloads({ api, nodes, podObjects, volumes, chance, history })
+    const pods = new Workloads({
+      api: operatorWitness.forOthers(server, "control plane"),
+      nodes,
+      podObjects,
+      volumes,
+      chance,
+      history
+    })
 
-    yield* create("/apis/storage.k8s.io/v1/csidrivers", {
-      apiVersion: "storage.k8s.io/v1",
-      kind: "CSIDriver",
-      metadata: { name: DRIVER_NAME },
-      spec: { attachRequired: false, podInfoOnMount: true, requiresRepublish: rotationEnabled }
+    const operatorFaults = new OperatorFaults(plans.operators, chance, history)
+    const administrator = new Administrator({
+      ...{ control, clock, chance },
+      api: operatorWitness.forOthers(server, "administrator"),
+      witness: operatorWitness,
+      faults: operatorFaults
     })
-    const labels = { app: DAEMON_SET }
-    const args = [`--enable-secret-rotation=${rotationEnabled}`, "--rotation-poll-interval=2m"]
-    yield* create(`/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets`, {
-      apiVersion: "apps/v1",
-      kind: "DaemonSet",
-      metadata: { name: DAEMON_SET, namespace: NAMESPACE },
-      spec: {
-        selector: { matchLabels: labels },
-        template: { metadata: { labels }, spec: { containers: [{ name: DRIVER_CONTAINER, image: "drv", args }] } }
-      }
+    const operatorLives = yield* OperatorLives.make({
+      ...{ chance, history, referee },
+      api: server,
+      witness: operatorWitness,
+      faults: operatorFaults,
+      touch: (path) => administrator.touch(path)
     })
-    const wanted = () => ({ rotationEnabled, rotationPollIntervalMillis: 2 * MINUTE })
+    yield* administrator.prepare
+    operatorWitness.refresh()
+    const wanted = () => wantedOf(operatorWitness.clusterCsiDriver)
 
     // ---- what goes on
 
@@ -174,6 +246,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     })
 
     const collectGarbage = Effect.map(control.collectGarbage, (deleted) => {
+      if (deleted.length > 0) operatorWitness.refresh()
       for (const name of deleted) {
         history.note(`garbage ${name}`, API_LANE)
         const [kind, secret = ""] = name.split(" ")
@@ -283,9 +356,68 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       return node.lives.stop
     })
 
+    const manage = (managementState: string) => {
+      history.note(`the driver is to be ${managementState}`, PEOPLE_LANE)
+      return administrator.patchClusterCsiDriver({ spec: { managementState } })
+    }
+    const administrate = Effect.suspend(() => {
+      switch (chance.below(5)) {
+        case 0:
+        case 1:
+          return administrator.patchClusterCsiDriver(storeConfig({ secretRotation: drawRotation(chance) }))
+        case 2: {
+          const audiences = ["vault", "azure"].filter(() => chance.happens(0.5)).map((audience) => ({ audience }))
+          const tokenRequests = chance.happens(0.5)
+            ? { type: "Unmanaged", managed: null }
+            : { type: "Managed", managed: { audiences } }
+          return administrator.patchClusterCsiDriver(storeConfig({ tokenRequests }))
+        }
+        case 3:
+          return administrator.patchClusterCsiDriver({
+            spec: { logLevel: chance.oneOf(["Normal", "Debug", "Trace"]) }
+          })
+        default:
+          return Effect.andThen(
+            manage(chance.oneOf(["Unmanaged", "Removed"])),
+            Effect.ensuring(Effect.sleep(chance.between(0, 10 * MINUTE)), manage("Managed"))
+          )
+      }
+    })
+    const upgrade = Effect.gen(function* () {
+      operatorLives.release = chance.oneOf(OperatorLives.VERSIONS)
+      operatorFaults.note(`release ${operatorLives.release.version}`)
+      yield* operatorLives.stop()
+    })
+    const operatorOutage = Effect.gen(function* () {
+      operatorFaults.note("KubernetesApi outage")
+      operatorFaults.apiIsDown = true
+      yield* Effect.ensuring(
+        Effect.sleep(chance.between(0, 5 * MINUTE)),
+        Effect.sync(() => {
+          operatorFaults.apiIsDown = false
+        })
+      )
+    })
+    const operatorChaos = [
+      operatorFaults.every(
+        "stopEveryMillis",
+        Effect.suspend(() => operatorLives.stop(chance.oneOf(operators)))
+      ),
+      operatorFaults.every(
+        "pauseEveryMillis",
+        Effect.suspend(() => operatorLives.pause(chance.oneOf(operators), chance.between(0, 6 * MINUTE)))
+      ),
+      operatorFaults.every("upgradeEveryMillis", upgrade),
+      operatorFaults.every("apiOutageEveryMillis", operatorOutage),
+      operatorFaults.every("discoveryEveryMillis", administrator.loseDiscovery),
+      operatorFaults.every("deniedEveryMillis", administrator.deny),
+      every(chance, plan.administratorEveryMillis, administrate)
+    ]
+
     const perNode = (meanMillis: number) => meanMillis / nodeCount
     const chaos = Effect.all(
       [
+        ...operatorChaos,
         every(chance, perNode(plan.stopEveryMillis), stop),
         every(
           chance,
@@ -318,6 +450,11 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     // ---- the run
 
     yield* Effect.forkScoped(driverPods.run)
+    for (const name of operators) yield* Effect.forkScoped(operatorLives.supervise(name))
+    yield* administrator.createClusterCsiDriver({
+      managementState: "Managed",
+      driverConfig: { driverType: "SecretsStore", secretsStore: { secretRotation: drawRotation(chance) } }
+    })
     for (const node of nodes) yield* Effect.forkScoped(Effect.forever(read(node)))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
     for (const workload of workloads) yield* pods.run(workload)
@@ -334,6 +471,29 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     }
     pods.calm(workloads)
     yield* control.setLatencyMillis(0)
+    operatorFaults.end()
+    operatorLives.spare()
+    yield* administrator.serve(administrator.isOpenShift)
+    yield* manage("Managed")
+
+    const restless = () => {
+      const conditions = operatorWitness.conditions()
+      const expected = { Available: "True AsExpected", Progressing: "False AsExpected", Degraded: "False AsExpected" }
+      const wrong = Object.entries(expected).filter(([type, value]) => conditions.get(type) !== value)
+      return wrong.length > 0
+        ? wrong.map(([type]) => `${type} ${conditions.get(type) ?? "absent"}`).join(", ")
+        : ClusterInvariants.driversFollow.broken({
+            wanted: wanted(),
+            found: driverPods.settings(),
+            nodes: nodes.length
+          })
+    }
+    let why = restless()
+    for (let waited = 0; why !== undefined && waited < REST_WITHIN_MILLIS; waited += LOOK_MILLIS) {
+      yield* Effect.sleep(LOOK_MILLIS)
+      why = restless()
+    }
+    referee.check(OperatorInvariants.comesToRest, { why, withinMillis: REST_WITHIN_MILLIS })
     yield* Effect.sleep(PUBLISHED_WITHIN_MILLIS)
     const withinMillis = PUBLISHED_WITHIN_MILLIS
     const unpublished = current().filter(({ state }) => state !== "Published")
@@ -398,16 +558,23 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       const withinMillis = RESTARTED_WITHIN_MILLIS
       referee.check(ClusterInvariants.restartedDriverServes, { node: name, answer, withinMillis })
     }
+    // Who restarts is not ready for a moment, and the operator says so.
+    yield* Effect.sleep(SETTLED_MILLIS)
+    const operatorWrites = operatorWitness.writes
+    yield* operatorLives.kill()
     yield* Effect.sleep(QUIET_MILLIS)
+    const quietMillis = RESTARTED_WITHIN_MILLIS + SETTLED_MILLIS + QUIET_MILLIS
+    referee.check(OperatorInvariants.quietMeansNoWrites, {
+      writes: operatorWitness.writes - operatorWrites,
+      quietMillis: QUIET_MILLIS
+    })
     referee.check(Invariants.quietMeansNoWrites, {
-      quietMillis: QUIET_MILLIS + RESTARTED_WITHIN_MILLIS,
+      quietMillis,
       apiWrites: history.figure("API writes") - apiWrites,
       fileWrites: history.figure("file writes") - fileWrites
     })
     for (const { before, node, volume } of callsBefore) {
-      const callsMax = wanted().rotationEnabled
-        ? 1 + Math.ceil((QUIET_MILLIS + RESTARTED_WITHIN_MILLIS) / rotationPollIntervalMillis)
-        : 0
+      const callsMax = wanted().rotationEnabled ? 1 + Math.ceil(quietMillis / rotationPollIntervalMillis) : 0
       referee.check(Invariants.providersAreSpared, {
         volume,
         calls: node.backend.calls(volume.targetPath).length - before,
@@ -416,12 +583,21 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       referee.check(Invariants.whatIsReachedStays, { volume, view: node.witness.look(volume) })
     }
 
+    history.note("removal, which waits for pods")
+    driverPods.isRemoval = true
+    yield* manage("Removed")
+    yield* Effect.sleep(SETTLED_MILLIS)
+    referee.check(OperatorInvariants.removalWaits, {
+      progressing: operatorWitness.conditions().get("Progressing") ?? "absent",
+      hasDaemonSet: operatorWitness.daemonSet !== undefined
+    })
     history.note("the end of all pods")
     pods.end()
     for (const { kubelet } of nodes) kubelet.end()
     yield* Effect.sleep(UNPUBLISHED_WITHIN_MILLIS)
     const left = current()
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
+    yield* pods.removeOwners
     yield* Effect.sleep(GONE_WITHIN_MILLIS)
     referee.check(Invariants.nothingIsLeft, {
       mounts: nodes.flatMap((node) => node.witness.mounts()),
@@ -429,15 +605,17 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       statuses: witness.statuses(),
       secrets: witness.secrets()
     })
-    for (const { lives } of nodes) {
-      const table = lives.table()
-      if (table === undefined) continue
-      referee.check(Invariants.nothingIsRemembered, { remembered: table.all().length, busy: table.busy() })
-    }
+    yield* Effect.sleep(REMOVED_WITHIN_MILLIS)
+    referee.check(OperatorInvariants.nothingIsLeft, {
+      left: [...operatorWitness.operandLeft(), ...operatorWitness.driverPods()],
+      hasFinalizer: listAt(metadataOf(operatorWitness.clusterCsiDriver ?? {}), "finalizers").includes(FINALIZER),
+      withinMillis: REMOVED_WITHIN_MILLIS
+    })
+    referee.check(OperatorInvariants.canariesLive, { lost: yield* administrator.lostCanaries })
     history.note("done")
   }).pipe(Effect.scoped)
 
-const summaryOf = ({ nodes, pods, workloads }: Notes, history: History): RunResult["summary"] => {
+const summaryOf = ({ nodes, operators, pods, workloads }: Notes, history: History): RunResult["summary"] => {
   const counted = (name: string, figure = name) => `${history.figure(figure)} ${name}`
   return [
     [
@@ -446,6 +624,7 @@ const summaryOf = ({ nodes, pods, workloads }: Notes, history: History): RunResu
     ],
     ["publish", listed(history.figuresOf("publish "))],
     ["unpublish", listed(history.figuresOf("unpublish "))],
+    ["operators", `${operators}, ${counted("terms lost")}, ${counted("rollouts")}`],
     ["drivers", `${counted("pods", "driver pods")}, ${counted("kills")}, ${counted("stops")}`]
   ]
 }
@@ -458,9 +637,13 @@ const summaryOf = ({ nodes, pods, workloads }: Notes, history: History): RunResu
  * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
  */
 export const run = (options: ClusterSimulationOptions): RunResult => {
-  const notes: Notes = { plan: undefined, nodes: 0, workloads: 0, pods: 0 }
+  const notes: Notes = { plans: undefined, operators: 0, nodes: 0, workloads: 0, pods: 0 }
   const result = runOnce(options, (judges) => program(options, notes, judges))
-  return { ...result, rates: notes.plan, summary: summaryOf(notes, result.history) }
+  return {
+    ...result,
+    rates: notes.plans === undefined ? undefined : ratesOf(notes.plans),
+    summary: summaryOf(notes, result.history)
+  }
 }
 
 /** Several nodes, whose drivers live through everything that is drawn, and pods that move between them. */

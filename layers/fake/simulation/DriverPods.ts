@@ -47,6 +47,8 @@ export class DriverPods {
   private readonly pods = new Map<string, DriverPod>()
   private readonly templates = new Map<string, JsonObject>()
   private made = 0
+  /** Nobody but the operator takes the DaemonSet away from now on. */
+  isRemoval = false
 
   constructor(options: DriverPodsOptions) {
     this.it = options
@@ -78,15 +80,13 @@ export class DriverPods {
     this.made += 1
     const name = `${DAEMON_SET}-${this.made}`
     this.templates.set(node.name, template)
-    const owner = { apiVersion: "apps/v1", kind: "DaemonSet", name: DAEMON_SET, uid: metadataOf(daemonSet)["uid"] }
     const body = {
       apiVersion: "v1",
       kind: "Pod",
       metadata: {
         name,
         namespace,
-        labels: objectAt(metadataOf(template), "labels"),
-        ownerReferences: [{ ...owner, controller: true }]
+        labels: objectAt(metadataOf(template), "labels")
       },
       spec: { ...objectAt(template, "spec"), nodeName: node.name }
     }
@@ -116,7 +116,8 @@ export class DriverPods {
   /** A DaemonSet that is gone takes its pods with it, and whoever removed it should have waited for their volumes. */
   private readonly removeAll = Effect.suspend(() => {
     const nodes = this.it.nodes().filter(({ name }) => this.pods.has(name))
-    for (const node of nodes) {
+    // While faults go on, somebody else may have deleted it.
+    for (const node of this.isRemoval ? nodes : []) {
       this.it.referee.check(volumesGoFirst, { node: node.name, volumes: node.volumes() })
     }
     return Effect.forEach(nodes, this.end, { concurrency: "unbounded", discard: true })

@@ -85,6 +85,7 @@ export class Workloads {
   private readonly it: WorkloadsOptions
   private readonly instances = new Set<Instance>()
   private stage: "Chaos" | "Calm" | "Ending" = "Chaos"
+  private readonly ownerPaths: Array<string> = []
   private made = 0
 
   constructor(options: WorkloadsOptions) {
@@ -102,6 +103,13 @@ export class Workloads {
     this.stage = "Ending"
     for (const instance of this.instances) this.dismiss(instance, false)
   }
+
+  /** Somebody deletes the workloads themselves. */
+  readonly removeOwners = Effect.suspend(() =>
+    Effect.forEach(this.ownerPaths, (path) => Effect.orDie(this.it.api.request({ method: "DELETE", path })), {
+      discard: true
+    })
+  )
 
   /** How many pods have an object or volumes. */
   get running(): number {
@@ -142,6 +150,7 @@ export class Workloads {
         body: { apiVersion: "apps/v1", kind: owner, metadata: { name, namespace }, spec: {} }
       })
     )
+    this.ownerPaths.push(`/apis/apps/v1/namespaces/${namespace}/${owner.toLowerCase()}s/${name}`)
     return [{ apiVersion: "apps/v1", kind: owner, name, uid: uidOf(created), controller: true }]
   })
 
