@@ -336,6 +336,15 @@ const stableAnnotation = (live: Manifest): StringMap => {
     : { [Annotation.stableGeneration]: String(rollout.generation) }
 }
 
+/** Of what the pods do not depend on any more, as keys that take the annotation away. */
+const withoutDependencies = (chosen: Manifest, live: Manifest): StringMap =>
+  Object.fromEntries(
+    Object.keys(live.metadata.annotations ?? {})
+      .filter((key) => key.startsWith(Annotation.dependencyPrefix))
+      .filter((key) => chosen.metadata.annotations?.[key] === undefined)
+      .map((key) => [`${key}-`, ""])
+  )
+
 /**
  * @shape  (required: as rendered, live, generation of the live one after our last write, digest) -> Change
  * @errors none: every pair has a decision
@@ -358,7 +367,7 @@ export const decide = (
   const hashes = live.metadata.annotations?.[Annotation.specHash] === hash
   // What we wrote ourselves says the same, even where the API server keeps it in words that we do not know.
   const isSame = isSameSpec(chosen, live) || (hashes && live.metadata.generation === writtenGeneration)
-  const annotations = { [Annotation.specHash]: hash, ...stableAnnotation(live) }
+  const annotations = { [Annotation.specHash]: hash, ...stableAnnotation(live), ...withoutDependencies(chosen, live) }
   const wanted = withAnnotations(chosen, annotations)
   const metadata = Merge.mergeMetadata(live.metadata, wanted.metadata)
   if (isSame && isEqual(metadata, live.metadata)) return Merge.UNCHANGED

@@ -14,6 +14,7 @@ import type { Manifest } from "../../schemas/Manifest.ts"
 import { CachedMeta, ObjectMeta, open, type StringMap } from "../../schemas/Meta.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import * as Resource from "../reconciler/Resource.ts"
+import { observationRetry } from "../reconciler/Schedules.ts"
 import { apiServers } from "./ClusterTls.ts"
 import * as Desired from "./Desired.ts"
 import { idOf, keyOf, type OperandId, resourceOf } from "./Kinds.ts"
@@ -110,11 +111,15 @@ const servedGroups: Effect.Effect<ReadonlySet<string> | undefined, KubernetesApi
   }
 )
 
+/** What passes by itself is not observed: conditions would say so, and the opposite a second later. */
+const patiently = <A, R>(effect: Effect.Effect<A, KubernetesApiFailed, R>) =>
+  Effect.retry(effect, { schedule: observationRetry, while: ({ isTransient }) => isTransient })
+
 const orAbsent = <A, R>(
   effect: Effect.Effect<A, KubernetesApiFailed, R>
 ): Effect.Effect<A | undefined, KubernetesApiFailed, R> =>
   Effect.catchIf(
-    effect,
+    patiently(effect),
     ({ isNotFound }) => isNotFound,
     () => Effect.undefined
   )
@@ -139,7 +144,7 @@ const listedBindings = Resource.make({
 })
 
 const syncBindings = Effect.map(
-  Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` }),
+  patiently(Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` })),
   ({ objects }): ReadonlyArray<Manifest> =>
     objects.map((object) => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
 )
@@ -224,7 +229,7 @@ const isUsed = (pod: typeof consumers.schema.Type): boolean =>
   (pod.spec.volumes ?? []).some(({ csi }) => csi?.driver === DRIVER_NAME)
 
 /** "namespace/name" of pods that the kubelet would need the driver for. */
-const findConsumers = Effect.map(Resource.list(consumers), ({ objects }) =>
+const findConsumers = Effect.map(patiently(Resource.list(consumers)), ({ objects }) =>
   objects.filter(isUsed).map(Resource.keyOf).sort()
 )
 
@@ -236,8 +241,9 @@ const timed = <A, E, R>(list: Effect.Effect<A, E, R>, memory: Memory): Effect.Ef
   })
 
 const findDriverPods = (namespace: string) =>
-  Effect.map(Resource.list(Resource.pods, { namespace, labelSelector: `app=${DAEMON_SET}` }), ({ objects }) =>
-    objects.map(Resource.keyOf).sort()
+  Effect.map(
+    patiently(Resource.list(Resource.pods, { namespace, labelSelector: `app=${DAEMON_SET}` })),
+    ({ objects }) => objects.map(Resource.keyOf).sort()
   )
 
 const EGRESS: OperandId = { kind: "NetworkPolicy", namespace: "", name: "sscsi-allow-egress-to-api-server-operand" }
@@ -272,7 +278,7 @@ export const observe = Effect.fn("Operator.observe")(function* (
   if (management._tag === "Absent" || management._tag === "Released") return nothing
 
   // What was known stays known while the API server does not say.
-  memory.servedGroups = (yield* Effect.catch(servedGroups, () => Effect.undefined)) ?? memory.servedGroups
+  memory.servedGroups = (yield* Effect.catch(patiently(servedGroups), () => Effect.undefined)) ?? memory.servedGroups
   const isOpenShift = memory.servedGroups?.has(OPENSHIFT_CONFIG) === true
   const { config: clusterConfig, failures } = isOpenShift
     ? yield* observeConfig(memory.clusterConfig)

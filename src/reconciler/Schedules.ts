@@ -70,6 +70,17 @@ export const tlsProfileRead = Schedule.spaced("2 seconds")
 export const leaseFirstRead = Schedule.spaced("1 second")
 
 /**
+ * A read of the operator that a busy API server did not answer: of the dozen of one reconcile, one would often fail.
+ *
+ * @units  three tries in total; 100 ms, doubled each time
+ * @source reference/operator.md Q26
+ */
+export const observationRetry = Schedule.exponential("100 millis", 2).pipe(
+  Schedule.jittered,
+  Schedule.upTo({ times: 2 })
+)
+
+/**
  * Whether a group of APIs has appeared or gone, and whatever could not be read the last time.
  *
  * @units one minute
