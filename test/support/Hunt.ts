@@ -6,14 +6,22 @@
  */
 import { writeSync } from "node:fs"
 import { Schema } from "effect"
-import { run } from "../../layers/fake/NodeSimulation.ts"
+import * as NodeSimulation from "../../layers/fake/NodeSimulation.ts"
+import * as OperatorSimulation from "../../layers/fake/OperatorSimulation.ts"
 
-const Order = Schema.Struct({ hours: Schema.Finite, seeds: Schema.Array(Schema.Int) })
+const SCENARIOS = { node: NodeSimulation.run, operator: OperatorSimulation.run }
+
+const Order = Schema.Struct({
+  scenario: Schema.Literals(["node", "operator"]),
+  hours: Schema.Finite,
+  seeds: Schema.Array(Schema.Int)
+})
 const decodeOrder = Schema.decodeUnknownSync(Schema.fromJsonString(Order))
 
 const STDOUT = 1
 
-const { hours, seeds } = decodeOrder(process.argv[2])
+const { hours, scenario, seeds } = decodeOrder(process.argv[2])
+const run = SCENARIOS[scenario]
 let runs = 0
 let found: unknown = null
 for (const seed of seeds) {
