@@ -33,8 +33,8 @@ export interface Ingredients {
   readonly overrides: unknown
   /** Data of the ConfigMap with the trusted certificates; undefined when there is none. */
   readonly caBundle: StringMap | undefined
-  /** NO_PROXY, HTTP_PROXY, HTTPS_PROXY, as far as they are set. */
-  readonly proxy: StringMap
+  /** NO_PROXY, HTTP_PROXY, HTTPS_PROXY, as far as they are set; undefined while that is not known. */
+  readonly proxy: StringMap | undefined
 }
 
 /** @shape (text, values by placeholder's name) -> text; an unknown placeholder stays */
@@ -222,8 +222,14 @@ export const render = (ingredients: Ingredients, sha256: Sha256): Result.Result<
     }
     const trusting =
       overrides.trustedCABundle === true ? withCaBundle(rotated, namespace, ingredients.caBundle, sha256) : rotated
-    const proxied = overrides.proxy === true ? withProxy(trusting, ingredients.proxy) : trusting
-    return withOverrides(proxied, overrides)
+    if (overrides.proxy !== true) return withOverrides(trusting, overrides)
+    // Without it every pod would be replaced, and once more when it can be read.
+    if (ingredients.proxy === undefined) {
+      return yield* Result.fail(
+        "the cluster's proxy is asked for by spec.unsupportedConfigOverrides and cannot be read"
+      )
+    }
+    return withOverrides(withProxy(trusting, ingredients.proxy), overrides)
   })
 }
 

@@ -30,7 +30,8 @@ const OPENSHIFT_CONFIG = "config.openshift.io"
 
 /** The cluster's configuration as it was observed. */
 export interface ClusterConfig {
-  readonly proxy: StringMap
+  /** Undefined until it could be read once. */
+  readonly proxy: StringMap | undefined
   readonly hasProxy: boolean
   readonly servingInfo: ObservedServingInfo
 }
@@ -213,7 +214,7 @@ const observeConfig = Effect.fnUntraced(function* (
   const config: ClusterConfig = {
     proxy: Result.isSuccess(proxy)
       ? nonEmpty({ NO_PROXY: status?.noProxy, HTTP_PROXY: status?.httpProxy, HTTPS_PROXY: status?.httpsProxy })
-      : (before?.proxy ?? {}),
+      : before?.proxy,
     hasProxy: Result.isSuccess(proxy) ? proxy.success !== undefined : (before?.hasProxy ?? true),
     servingInfo: Result.isSuccess(apiServer)
       ? observeServingInfo(apiServer.success)
@@ -316,7 +317,7 @@ export const observe = Effect.fn("Operator.observe")(function* (
     apiServerPorts: Result.isSuccess(ports)
       ? (ports.success?.ports ?? []).flatMap(({ port }) => (port === undefined ? [] : [port]))
       : [],
-    proxy: clusterConfig?.proxy ?? {},
+    proxy: isOpenShift ? clusterConfig?.proxy : memory.servedGroups === undefined ? undefined : {},
     observationFailures: failures,
     consumers: waits && daemonSet !== undefined ? yield* timed(findConsumers, memory) : [],
     driverPods:
