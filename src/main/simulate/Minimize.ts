@@ -24,7 +24,7 @@ export interface MinimizeOptions {
 }
 
 /** The seed itself and its neighbours. */
-const SEEDS_TRIED = 3
+const SEEDS_TRIED = 6
 const TRIES_MAX = 300
 const HOURS_MIN = 0.1
 const DIGITS = 3
@@ -82,8 +82,6 @@ export const minimize = ({ change, hours, onTry, scenario, seed }: MinimizeOptio
     }
   }
 
-  // Short runs first: everything after that costs less.
-  best = shorten(best, every)
   let names: ReadonlyArray<string> = every
   for (let n = 2; names.length > 0; ) {
     const parts = partsOf(names, Math.min(n, names.length))
@@ -100,6 +98,7 @@ export const minimize = ({ change, hours, onTry, scenario, seed }: MinimizeOptio
     else if (n >= names.length) break
     else n = Math.min(2 * n, names.length)
   }
+  // Last: in a short run, what is rare may not happen at all.
   best = shorten(best, names)
   return { ...best, tries }
 }
