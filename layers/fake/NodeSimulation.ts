@@ -68,6 +68,12 @@ const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 const GONE_WITHIN_MILLIS = MINUTE
 const STEPS_PER_HOUR_MAX = 20_000_000
 const READER_MILLIS_MAX = 10_000
+/** Within the second that a replaced generation is kept for its readers. */
+const SLOW_READER_MILLIS_MAX = 900
+/** Longer than until every volume was due once. */
+const REFUSED_MILLIS = ROTATION_MILLIS + MINUTE
+/** A call to a provider and what is done with its answer, while nothing goes wrong. */
+const REFRESH_MILLIS_MAX = 5_000
 const GARBAGE_MILLIS = 30_000
 const API_LANE = "API server"
 /** What the driver said, whose first part, in quotes, is constant. */
@@ -316,6 +322,25 @@ const program = (
       )
     })
 
+    let stops = 0
+    /** A workload that follows the link first, and takes its time with the files after it. */
+    const readSlowly = Effect.gen(function* () {
+      yield* Effect.sleep(chance.between(0, READER_MILLIS_MAX))
+      const published = current().filter(({ state }) => state === "Published")
+      if (published.length === 0) return
+      const volume = chance.oneOf(published)
+      // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
+      const [life, stopped] = [lives.number(), stops]
+      const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
+      if (link._tag === "None" || !lives.isAlive()) return
+      const afterMillis = chance.between(0, SLOW_READER_MILLIS_MAX)
+      yield* Effect.sleep(afterMillis)
+      const path = `${volume.targetPath}/${link.value}/${ALWAYS}`
+      if (yield* Effect.orElseSucceed(files.exists(path), () => false)) return
+      if (volume.state !== "Published" || life !== lives.number() || stopped !== stops || !lives.isAlive()) return
+      referee.check(Invariants.readersMayFinish, { path, afterMillis })
+    })
+
     const collectGarbage = Effect.map(control.collectGarbage, (deleted) => {
       for (const name of deleted) history.note(`garbage ${name}`, API_LANE)
     })
@@ -417,7 +442,40 @@ const program = (
 
     const latency = Effect.suspend(() => control.setLatencyMillis(chance.between(0, plan.apiLatencyMillisMax)))
 
+    const touchSecret = Effect.suspend(() => {
+      const synced = [...classes.values()].filter(({ isSynced }) => isSynced)
+      if (synced.length === 0) return Effect.void
+      const it = chance.oneOf(synced)
+      const path = `/api/v1/namespaces/${it.namespace}/secrets`
+      const name = secretNameOf(it)
+      faults.note("Secret")
+      if (chance.happens(0.7)) {
+        const note = { [`others/note-${chance.below(3)}`]: "kept" }
+        return Effect.ignore(
+          api.request({
+            method: "PATCH",
+            path: `${path}/${name}`,
+            contentType: "application/merge-patch+json",
+            body: { metadata: { labels: note, annotations: note } }
+          })
+        )
+      }
+      // Somebody was first, with another one of that name; the driver's own is in the way of a second one.
+      const body = { apiVersion: "v1", kind: "Secret", metadata: { namespace: it.namespace, name }, data: {} }
+      return api
+        .request({ method: "POST", path, body })
+        .pipe(
+          Effect.andThen(
+            Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
+              Effect.ensuring(Effect.ignore(api.request({ method: "DELETE", path: `${path}/${name}` })))
+            )
+          ),
+          Effect.ignore
+        )
+    })
+
     const stop = Effect.suspend(() => {
+      stops += 1
       faults.note("SIGTERM")
       return lives.stop
     })
@@ -432,6 +490,7 @@ const program = (
         every(chance, plan.apiOutageEveryMillis, outage),
         every(chance, plan.watchCutEveryMillis, watchCut),
         every(chance, plan.classBrokenEveryMillis, classBroken),
+        every(chance, plan.secretTouchedEveryMillis, touchSecret),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate)
       ],
@@ -448,6 +507,7 @@ const program = (
 
     yield* Effect.forkScoped(lives.supervise)
     yield* Effect.forkScoped(Effect.forever(read))
+    yield* Effect.forkScoped(Effect.forever(readSlowly))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
     for (const template of templates) yield* Effect.forkScoped(kubelet.runPods(template))
 
@@ -466,6 +526,19 @@ const program = (
     for (const volume of current()) kubelet.checkPodStatus(volume, true)
 
     if (rotationEnabled) {
+      history.note("providers refuse")
+      const sinceMillis = yield* Clock.currentTimeMillis
+      faults.providersRefuse = true
+      yield* Effect.sleep(REFUSED_MILLIS)
+      faults.providersRefuse = false
+      for (const volume of current().filter((it) => !it.isPinned && kubelet.hasPodObject(it))) {
+        referee.check(Invariants.failuresAreTold, {
+          volume,
+          warnings: witness.warnings(volume.pod.uid, sinceMillis),
+          withinMillis: REFUSED_MILLIS
+        })
+      }
+
       renewAll()
       history.note("new generations")
       yield* Effect.sleep(NEWEST_WITHIN_MILLIS)
@@ -498,21 +571,44 @@ const program = (
       }
     }
 
-    history.note("quiet, after one more kill")
-    yield* lives.kill
+    for (const it of classes.values()) {
+      const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
+      if (it.isSynced) witness.checkOwners(it, users)
+    }
+
+    history.note("quiet, with two more kills")
+    const quietFrom = yield* Clock.currentTimeMillis
     const [apiWrites, fileWrites] = [history.figure("API writes"), history.figure("file writes")]
-    const callsBefore = new Map(current().map((volume) => [volume, backend.calls(volume.targetPath)]))
-    yield* Effect.sleep(QUIET_MILLIS)
+    yield* lives.kill
+    yield* Effect.sleep(QUIET_MILLIS / 2)
+    const killedAgain = yield* Clock.currentTimeMillis
+    yield* lives.kill
+    yield* Effect.sleep(QUIET_MILLIS / 2)
     referee.check(Invariants.quietMeansNoWrites, {
       quietMillis: QUIET_MILLIS,
       apiWrites: history.figure("API writes") - apiWrites,
       fileWrites: history.figure("file writes") - fileWrites
     })
-    for (const [volume, before] of callsBefore) {
+    for (const volume of current()) {
+      const view = witness.look(volume)
+      referee.check(Invariants.whatIsReachedStays, { volume, view })
+      const all = backend.calls(volume.targetPath)
+      const calls = all.filter(({ millis }) => millis >= quietFrom)
       const callsMax = rotationEnabled ? 1 + QUIET_MILLIS / ROTATION_MILLIS : 0
-      const calls = backend.calls(volume.targetPath) - before
-      referee.check(Invariants.providersAreSpared, { volume, calls, callsMax })
-      referee.check(Invariants.whatIsReachedStays, { volume, view: witness.look(volume) })
+      referee.check(Invariants.providersAreSpared, { volume, calls: calls.length, callsMax })
+      // What a kill has cut off is begun anew.
+      const isCutOff = [quietFrom, killedAgain].some((kill) =>
+        all.some(({ millis }) => millis <= kill && kill < millis + REFRESH_MILLIS_MAX)
+      )
+      const millis = all.slice(-calls.length - 1).map((call) => call.millis)
+      if (!isCutOff) {
+        referee.check(Invariants.providersAreCalledWhenDue, { volume, millis, leastMillis: ROTATION_MILLIS - 1_000 })
+      }
+      const version = String(Invariants.generationOf(view))
+      if (!kubelet.hasPodObject(volume)) continue
+      for (const { versions } of calls) {
+        referee.check(Invariants.providersAreToldVersions, { volume, told: versions, version })
+      }
     }
 
     history.note("the end, without API server and providers")

@@ -6,6 +6,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Scope, Stream } from "effect"
+import * as Old from "../../layers/fake/simulation/OldOperator.ts"
 import { clusterCsiDriverCrd } from "../../schemas/crd/ClusterCSIDriverCrd.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { isEqual, isObject, type JsonObject, listAt, objectAt, textAt } from "../../schemas/Json.ts"
@@ -20,7 +21,6 @@ import {
   STATIC_CONTROLLER
 } from "../../src/operator/Names.ts"
 import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
-import * as Old from "../support/OldOperator.ts"
 import {
   clusterCsiDriver,
   clusterRole,

@@ -5,9 +5,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { JsonObject } from "../../layers/fake/KubernetesObject.ts"
+import * as Old from "../../layers/fake/simulation/OldOperator.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { tell } from "../support/DriverWorld.ts"
-import * as Old from "../support/OldOperator.ts"
 import * as World from "../support/OperatorWorld.ts"
 
 const AUDIENCES = [{ audience: "sts.amazonaws.com", expirationSeconds: 3600 }, { audience: "vault" }]

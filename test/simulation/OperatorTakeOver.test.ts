@@ -7,7 +7,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { isObject, listAt, metadataOf, objectAt, textAt } from "../../layers/fake/KubernetesObject.ts"
-import * as Old from "../support/OldOperator.ts"
+import * as Old from "../../layers/fake/simulation/OldOperator.ts"
 import * as World from "../support/OperatorWorld.ts"
 
 const AUDIENCES = [{ audience: "api://AzureADTokenExchange", expirationSeconds: 3600 }]

@@ -323,8 +323,8 @@ describe("two nodes that refresh one class at different times", () => {
       yield* kubernetes.setLatencyMillis(100)
       yield* Effect.sleep(MINUTE)
       yield* kubernetes.resetRequests
-      const values: Array<string> = []
-      yield* Cluster.witness(({ data }) => values.push(data["username"] ?? ""))
+      const values: Array<{ readonly value: string; readonly millis: number }> = []
+      yield* Cluster.witness(({ data, millis }) => values.push({ value: data["username"] ?? "", millis }))
       const begun = yield* Clock.currentTimeMillis
       while ((yield* Clock.currentTimeMillis) < begun + hours * HOUR) {
         yield* Cluster.sleepBetween(30 * SECOND, 8 * MINUTE)
@@ -336,31 +336,46 @@ describe("two nodes that refresh one class at different times", () => {
       const writes = requests
         .filter(({ method, resource }) => method !== "GET" && resource === "secrets")
         .reduce((sum, { count }) => sum + count, 0)
-      const numbers = values.map(Number)
-      const reverted = numbers.filter((value, index) => value < (numbers[index - 1] ?? 0)).length
-      return { writes, changed, reverted, last: values.at(-1), newest: `${version}` }
+      const isBack = (index: number) => Number(values[index]?.value) < Number(values[index - 1]?.value ?? 0)
+      // From one that is older than the one before it to one that is not.
+      const backMillis = values.flatMap((older, index) => {
+        if (!isBack(index)) return []
+        const newer = values.slice(index).find(({ value }) => Number(value) >= Number(values[index - 1]?.value))
+        return [(newer?.millis ?? Number.POSITIVE_INFINITY) - older.millis]
+      })
+      return {
+        writes,
+        changed,
+        reverted: backMillis.length,
+        longestBackMillis: Math.max(0, ...backMillis),
+        last: values.at(-1)?.value,
+        newest: `${version}`
+      }
     })
 
   it.each([
-    { answers: "at once", answerMillisMax: 100, apartMillisMax: 100 * SECOND, backMax: 0, seed: 1 },
-    { answers: "within 2 s", answerMillisMax: 2 * SECOND, apartMillisMax: 100 * SECOND, backMax: 0, seed: 2 },
-    // Of two answers under way at one time the later one may hold the older content, which then counts for one interval:
-    // seeds 30, 31 and 39 of 8 to 47 show it. Neither the time of asking nor that of the answer says when it was read.
-    ...[3, 4, 5, 30].map((seed) => ({
+    { answers: "at once", answerMillisMax: 100, apartMillisMax: 100 * SECOND, backMillisMax: 0, seed: 1 },
+    { answers: "within 2 s", answerMillisMax: 2 * SECOND, apartMillisMax: 100 * SECOND, backMillisMax: 0, seed: 2 },
+    // Of two answers under way at one time the later one may hold the older content, which then counts for one interval
+    // and the answer that ends it. Neither the time of asking nor that of the answer says when it was read.
+    ...[3, 4, 5, 30, 31, 39].map((seed) => ({
       answers: "within 40 s",
       answerMillisMax: 40 * SECOND,
       apartMillisMax: 5 * SECOND,
-      backMax: 1,
+      backMillisMax: 2 * MINUTE + 2 * 40 * SECOND,
       seed
     }))
   ])("S18, L6: one write per change, and in the end the newest (answers $answers, seed $seed)", (row) => {
-    const { changed, last, newest, reverted, writes } = Whole.onVirtualTime(
+    const { changed, last, longestBackMillis, newest, reverted, writes } = Whole.onVirtualTime(
       row.seed,
       changes(asItIs, row.answerMillisMax, row.apartMillisMax)
     )
-    tell(`answers ${row.answers}: ${changed} changes, ${writes} writes of the Secret, ${reverted} back`)
+    const back = `${reverted} back, for ${Math.round(longestBackMillis / SECOND)} s at most`
+    tell(`answers ${row.answers}: ${changed} changes, ${writes} writes of the Secret, ${back}`)
     assert.strictEqual(last, newest)
-    assert.isAtMost(reverted, row.backMax)
+    assert.isAtMost(longestBackMillis, row.backMillisMax)
+    // Rare: a twentieth of all changes, and never without slow answers.
+    assert.isAtMost(reverted, row.backMillisMax === 0 ? 0 : changed / 20)
     assert.isAtMost(writes, changed)
   })
 
@@ -428,7 +443,9 @@ describe("two nodes that refresh one class at different times", () => {
     assert.deepStrictEqual(seen.at(-1), { login: newest })
     assert.isAtMost(seen.length, 11)
   })
-  it("a mistake is found: of which version of a class a Secret is made is not looked at (seed 6)", () => {
+  it("a mistake is found: of which version of a class a Secret is made is not looked at (seed 6)", {
+    timeout: 120_000
+  }, () => {
     const { seen } = Whole.onVirtualTime(6, stale(withoutStamps), 0, STEPS_MAX)
     assert.isAbove(seen.filter((data) => "username" in data).length, 0)
   })

@@ -2,7 +2,7 @@
  * The providers of a simulated node: they answer with the generation that a class has when they are asked, and say in
  * every file for whom it is. Faults make them slow, silent, refusing or wrong.
  */
-import { Effect, Redacted } from "effect"
+import { Clock, Effect, Redacted } from "effect"
 import type { MountRequest, MountResponse, PayloadFile } from "../../../schemas/Provider.ts"
 import { isObject, textAt } from "../KubernetesObject.ts"
 import type { MountHandler } from "../MemoryProviders.ts"
@@ -48,10 +48,18 @@ const spoilt = (answer: MountResponse, chance: Chance): MountResponse => {
 /** Where a provider's story is told. */
 export const laneOf = (provider: string): string => `provider ${provider}`
 
+/** A question, as it arrived. */
+export interface Call {
+  /** Since the epoch. */
+  readonly millis: number
+  /** The versions that the asker says it has. */
+  readonly versions: ReadonlyArray<string>
+}
+
 export interface Backend {
   readonly handler: (provider: string) => MountHandler
-  /** Calls so far for a target path. */
-  readonly calls: (targetPath: string) => number
+  /** Calls so far for a target path, oldest first. */
+  readonly calls: (targetPath: string) => ReadonlyArray<Call>
 }
 
 /** @shape (classes by "namespace/name", faults, chance, history) -> Backend */
@@ -61,7 +69,7 @@ export const make = (
   chance: Chance,
   history: History
 ): Backend => {
-  const calls = new Map<string, number>()
+  const calls = new Map<string, Array<Call>>()
 
   const answerFor = (request: MountRequest): MountResponse => {
     const attributes = attributesOf(request)
@@ -81,7 +89,10 @@ export const make = (
 
   const handler = (provider: string): MountHandler =>
     Effect.fnUntraced(function* (request) {
-      calls.set(request.targetPath, (calls.get(request.targetPath) ?? 0) + 1)
+      const own = calls.get(request.targetPath) ?? []
+      calls.set(request.targetPath, own)
+      const versions = request.currentObjectVersions.map(({ version }) => version)
+      own.push({ millis: yield* Clock.currentTimeMillis, versions })
       // What is true when the question arrives; while the answer is on its way it grows old.
       const answer = answerFor(request)
       const fault = faults.provider(provider)
@@ -110,5 +121,5 @@ export const make = (
       }
     })
 
-  return { handler, calls: (targetPath) => calls.get(targetPath) ?? 0 }
+  return { handler, calls: (targetPath) => [...(calls.get(targetPath) ?? [])] }
 }

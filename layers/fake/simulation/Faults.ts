@@ -41,6 +41,8 @@ export type FaultPlan = {
   readonly forceDeleteRate: number
   /** A class is useless for a while. */
   readonly classBrokenEveryMillis: number
+  /** Somebody else writes something into a synced Secret, or has one of that name. */
+  readonly secretTouchedEveryMillis: number
 }
 
 const MINUTE = 60_000
@@ -66,7 +68,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   mountFailRate: chance.sometimes(0.1),
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
-  classBrokenEveryMillis: interval(chance, 40 * MINUTE)
+  classBrokenEveryMillis: interval(chance, 40 * MINUTE),
+  secretTouchedEveryMillis: interval(chance, 10 * MINUTE)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
@@ -109,6 +112,8 @@ export class Faults {
   apiIsDown = false
   /** Providers that throttle at present. */
   readonly throttling = new Set<string>()
+  /** True: every provider refuses everybody, whether faults are active or not. */
+  providersRefuse = false
   readonly plan: FaultPlan
   private readonly chance: Chance
   private readonly history: History
@@ -220,6 +225,7 @@ export class Faults {
 
   /** @shape (provider) -> what becomes of this call; undefined: nothing special */
   provider(provider: string): ProviderFault | undefined {
+    if (this.providersRefuse) return "refuses"
     if (this.throttling.has(provider)) {
       this.note("Providers.mount throttled")
       const details = "too many requests"

@@ -101,6 +101,14 @@ export const readersSeeOneGeneration = invariant("S2", "readersSeeOneGeneration"
   return undefined
 })
 
+/** S2: a program follows the link once and opens its files after that; it has a second to do so. */
+export const readersMayFinish = invariant(
+  "S2",
+  "readersMayFinish",
+  ({ afterMillis, path }: { readonly path: string; readonly afterMillis: number }) =>
+    `${path} was current ${afterMillis} ms ago, and cannot be read any more`
+)
+
 /** S3: whoever has read a file once counts on it until the pod ends, and a rotated credential may be revoked. */
 export const publishedNeverGoesBack = invariant("S3", "publishedNeverGoesBack", ({ view, volume }: Looked) => {
   const wrong = notOneReply({ view, volume })
@@ -276,6 +284,47 @@ export const secretIsOneGeneration = invariant("S8", "secretIsOneGeneration", ({
   return isSame ? undefined : `${secret.name} is not what one pod was answered in generation ${generation}`
 })
 
+/** What others have of a Secret that we may write, too. */
+export interface SecretOfOthers {
+  readonly name: string
+  /** It has our label. */
+  readonly isOurs: boolean
+  /** Labels, annotations, owners and finalizers that are nobody's but theirs. */
+  readonly theirs: ReadonlyArray<string>
+  /** All of it, to be compared. */
+  readonly text: string
+}
+
+/** S7: a Secret that we have not made holds what somebody else depends on; and what others note in ours, they need. */
+export const secretsOfOthersStay = invariant(
+  "S7",
+  "secretsOfOthersStay",
+  ({ after, before }: { readonly before: SecretOfOthers; readonly after: SecretOfOthers | undefined }) => {
+    if (!before.isOurs) return after?.text === before.text ? undefined : `${before.name} is not ours, and was written`
+    // Whether it may be deleted is another question.
+    if (after === undefined) return undefined
+    const lost = before.theirs.filter((it) => !after.theirs.includes(it))
+    return lost.length > 0 ? `${before.name} lost ${lost.join(", ")}, which others have written` : undefined
+  }
+)
+
+/** S9: a user that is not among the owners loses the Secret with the last one that is. */
+export const usersOwnTheirSecret = invariant(
+  "S9",
+  "usersOwnTheirSecret",
+  (observed: {
+    readonly name: string
+    readonly ownerUids: ReadonlyArray<string>
+    /** Uids of what stands for its users: the pod statuses of pods that nobody owns. */
+    readonly users: ReadonlyMap<string, string>
+  }) => {
+    const missing = [...observed.users].filter(([, uid]) => !observed.ownerUids.includes(uid))
+    return missing.length > 0
+      ? `${observed.name} is not owned by ${missing.map(([name, uid]) => `${name} (${uid})`).join(", ")}`
+      : undefined
+  }
+)
+
 /** S9: a container that starts again, and a pod that is made anew, ask for the Secret once more. */
 export const usedSecretStays = invariant(
   "S9",
@@ -386,6 +435,61 @@ export const providersAreSpared = invariant(
       : undefined
 )
 
+/** S11: a refresh before its time is a call for nothing, and a driver that starts again has no reason for one. */
+export const providersAreCalledWhenDue = invariant(
+  "S11",
+  "providersAreCalledWhenDue",
+  (observed: {
+    readonly volume: SimulatedVolume
+    readonly millis: ReadonlyArray<number>
+    readonly leastMillis: number
+  }) => {
+    const { leastMillis, millis, volume } = observed
+    const waits = millis.slice(1).map((it, index) => it - (millis[index] ?? it))
+    const shortest = Math.min(Number.POSITIVE_INFINITY, ...waits)
+    return shortest < leastMillis
+      ? `the provider of ${volume.targetPath} was called again after ${shortest} ms, where ${leastMillis} are waited for`
+      : undefined
+  }
+)
+
+/** S11: a provider that learns what the volume has need not fetch it once more; some are billed by that. */
+export const providersAreToldVersions = invariant(
+  "S11",
+  "providersAreToldVersions",
+  ({
+    told,
+    version,
+    volume
+  }: {
+    readonly volume: SimulatedVolume
+    readonly told: ReadonlyArray<string>
+    readonly version: string
+  }) =>
+    told.length === 1 && told[0] === version
+      ? undefined
+      : `${volume.targetPath} holds version ${version}, and its provider was told [${told.join(", ")}]`
+)
+
+/** S20: a rotation that does not work is found out by whoever looks at the pod, or when the old credential expires. */
+export const failuresAreTold = invariant(
+  "S20",
+  "failuresAreTold",
+  ({
+    volume,
+    warnings,
+    withinMillis
+  }: {
+    readonly volume: SimulatedVolume
+    /** Of its pod, since its provider refuses. */
+    readonly warnings: number
+    readonly withinMillis: number
+  }) =>
+    warnings === 0
+      ? `the provider of ${volume.targetPath} refuses for ${withinMillis} ms, and no Event of pod ${volume.pod.name} says so`
+      : undefined
+)
+
 /** L5: with the last pod gone, whatever is left is a leak that grows with every pod. */
 export const nothingIsLeft = invariant(
   "L5",
@@ -419,6 +523,7 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
   publishedHoldsOneReply,
   failedPublishLeavesNoMount,
   readersSeeOneGeneration,
+  readersMayFinish,
   publishedNeverGoesBack,
   aFileNeverDisappears,
   unpublishLeavesNothing,
@@ -427,8 +532,12 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
   contentStaysOnTmpfs,
   contentIsThePodsOwn,
   labelsOfOthersStay,
+  secretsOfOthersStay,
   quietMeansNoWrites,
   providersAreSpared,
+  providersAreCalledWhenDue,
+  providersAreToldVersions,
+  failuresAreTold,
   writesStayInside,
   podStatusNamesItsVolume,
   podStatusIsNotTaken,
@@ -441,6 +550,7 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
   pinnedNeverChanges,
   secretIsOneGeneration,
   usedSecretStays,
+  usersOwnTheirSecret,
   secretFollows,
   nothingIsLeft,
   whatIsReachedStays
@@ -452,10 +562,6 @@ export const NOT_YET: ReadonlyArray<{ readonly id: string; readonly why: string 
   { id: "S17", why: "there is no operator yet, and so no Removed state" },
   { id: "S18", why: "one node has one writer per Secret; several nodes run in test/simulation/SecretSync.test.ts" },
   { id: "S19", why: "the other versions do not run here; tests of the on-disk layout stand in" },
-  {
-    id: "S20",
-    why: "Events are best effort while the API server fails; tables check Events and metrics of each failure"
-  },
   { id: "L7", why: "providers throttle in most runs, which end in L1 and L2; its bounds are measured with 500 pods" },
   { id: "L8", why: "the ten seconds are measured on the real driver; that a restart asks no provider is S11 here" },
   { id: "L9", why: "there is no operator yet" },

@@ -5,6 +5,7 @@
 import { type Context, Effect, FileSystem } from "effect"
 import { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../../src/ports/Mounter.ts"
+import { MANAGED_LABEL } from "../../../src/sync/SecretData.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
 import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
 import type { MemoryNode } from "../MemoryNode.ts"
@@ -47,9 +48,7 @@ const podStatusOf = (object: JsonObject): Invariants.PodStatusView => {
     podName: textAt(status, "podName") ?? "",
     className: textAt(status, "secretProviderClassName") ?? "",
     targetPath: textAt(status, "targetPath") ?? "",
-    ownerUids: listAt(metadata, "ownerReferences").flatMap((owner) =>
-      isObject(owner) ? [textAt(owner, "uid") ?? ""] : []
-    ),
+    ownerUids: ownerUidsOf(object),
     labels: Object.keys(objectAt(metadata, "labels")),
     mounted: status["mounted"] === true
   }
@@ -70,6 +69,32 @@ const readBelow = (
       yield* readBelow(files, `${path}/${entry.name}`, `${name}/${entry.name}`, found)
     }
   }).pipe(Effect.ignore)
+
+const OTHERS = "others/"
+const SECRET_PATH = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u
+
+const secretOf = (object: JsonObject): Invariants.SecretOfOthers => {
+  const metadata = metadataOf(object)
+  const [labels, annotations] = [objectAt(metadata, "labels"), objectAt(metadata, "annotations")]
+  const theirs = [
+    ...Object.keys(labels).map((key) => `label ${key}`),
+    ...Object.keys(annotations).map((key) => `annotation ${key}`)
+  ]
+  return {
+    name: nameOf(object),
+    isOurs: labels[MANAGED_LABEL] === "true",
+    theirs: theirs.filter((it) => it.includes(OTHERS)),
+    text: JSON.stringify({ ...object, metadata: { ...metadata, managedFields: [], resourceVersion: "" } })
+  }
+}
+
+const nameOf = (object: JsonObject): string =>
+  `${textAt(metadataOf(object), "namespace") ?? ""}/${textAt(metadataOf(object), "name") ?? ""}`
+
+const ownerUidsOf = (object: JsonObject): ReadonlyArray<string> =>
+  listAt(metadataOf(object), "ownerReferences").flatMap((owner) =>
+    isObject(owner) ? [textAt(owner, "uid") ?? ""] : []
+  )
 
 export class Witness {
   private readonly world: World
@@ -113,10 +138,11 @@ export class Witness {
     return this.atOnce(this.world.control.all(POD_STATUSES)).map(podStatusOf)
   }
 
-  /** Every Kubernetes Secret, with its content in clear. */
+  /** Every Kubernetes Secret that the driver has made, with its content in clear. */
   secrets(): ReadonlyArray<Invariants.SecretView> {
-    return this.atOnce(this.world.control.all("secrets")).map((object) => ({
-      name: `${textAt(metadataOf(object), "namespace") ?? ""}/${textAt(metadataOf(object), "name") ?? ""}`,
+    const ours = this.atOnce(this.world.control.all("secrets")).filter((object) => secretOf(object).isOurs)
+    return ours.map((object) => ({
+      name: nameOf(object),
       values: new Map(
         Object.entries(objectAt(object, "data")).map(([key, value]) => [
           key,
@@ -126,7 +152,44 @@ export class Witness {
     }))
   }
 
+  /** Warnings about a refresh of a pod's volumes since a time, in milliseconds since the epoch. */
+  warnings(podUid: string, sinceMillis: number): number {
+    return this.atOnce(this.world.control.all("events")).filter(
+      (event) =>
+        textAt(objectAt(event, "involvedObject"), "uid") === podUid &&
+        textAt(event, "type") === "Warning" &&
+        // Whole seconds.
+        Date.parse(textAt(event, "lastTimestamp") ?? "") > sinceMillis - 1_000
+    ).length
+  }
+
   // ---- checking
+
+  /** Who owns the Secret of a class, against its users. */
+  checkOwners(its: SimulatedClass, users: ReadonlyArray<SimulatedVolume>): void {
+    const name = sourceOf({ ...its, name: secretNameOf(its) })
+    const found = this.atOnce(this.world.control.all("secrets")).find((object) => nameOf(object) === name)
+    if (found === undefined) return
+    const uids = new Map(
+      this.atOnce(this.world.control.all(POD_STATUSES)).map((object) => [
+        podStatusOf(object).targetPath,
+        textAt(metadataOf(object), "uid") ?? ""
+      ])
+    )
+    this.world.referee.check(Invariants.usersOwnTheirSecret, {
+      name,
+      ownerUids: ownerUidsOf(found),
+      users: new Map(users.map(({ pod, targetPath }) => [pod.name, uids.get(targetPath) ?? ""]))
+    })
+  }
+
+  private secretAt(path: string): Invariants.SecretOfOthers | undefined {
+    const [, namespace = "", name = ""] = SECRET_PATH.exec(path) ?? []
+    const found = this.atOnce(this.world.control.all("secrets")).find(
+      (object) => nameOf(object) === `${namespace}/${name}`
+    )
+    return found === undefined ? undefined : secretOf(found)
+  }
 
   private classOfSecret(name: string): SimulatedClass | undefined {
     return [...this.world.classes.values()].find((it) => name === sourceOf({ ...it, name: secretNameOf(it) }))
@@ -141,7 +204,7 @@ export class Witness {
 
   /** Just before it goes. */
   private checkRemoval(path: string): void {
-    const [, namespace = "", name = ""] = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u.exec(path) ?? []
+    const [, namespace = "", name = ""] = SECRET_PATH.exec(path) ?? []
     const its = this.classOfSecret(`${namespace}/${name}`)
     if (its === undefined) return
     const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
@@ -242,7 +305,17 @@ export class Witness {
           this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
           if (path.includes("/secrets")) {
             if (method === "DELETE") this.checkRemoval(path)
-            return Effect.tap(api.request(request), () => Effect.sync(() => this.checkSecrets()))
+            const before = this.secretAt(path)
+            return Effect.tap(api.request(request), () =>
+              Effect.sync(() => {
+                const after = this.secretAt(path)
+                // Whoever has made it may have taken it away meanwhile.
+                if (before !== undefined && (after !== undefined || method === "DELETE")) {
+                  this.world.referee.check(Invariants.secretsOfOthersStay, { before, after })
+                }
+                this.checkSecrets()
+              })
+            )
           }
           const name = method === "PUT" && path.includes(`/${POD_STATUSES}/`) ? path.split("/").at(-1) : undefined
           const before = name === undefined ? undefined : this.statuses().find((status) => status.name === name)

@@ -8,10 +8,11 @@ import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { Effect } from "effect"
 import { parse } from "yaml"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../../layers/fake/KubernetesObject.ts"
-import { KubernetesApi, type KubernetesRequest } from "../../src/ports/KubernetesApi.ts"
-import { NAMESPACE as OPENSHIFT_NAMESPACE } from "./OperatorWorld.ts"
+import { KubernetesApi, type KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
 
+/** Where OpenShift suggests that it runs. */
+const OPENSHIFT_NAMESPACE = "openshift-cluster-csi-drivers"
 const SPEC_HASH = "operator.openshift.io/spec-hash"
 const NODE = "SecretsStoreDriverNodeServiceController"
 const STATIC = "SecretsStoreConditionalStaticResourcesController"
@@ -30,7 +31,7 @@ const VALUES: Readonly<Record<string, string>> = {
 }
 
 const asset = (file: string, namespace: string): JsonObject => {
-  const text = readFileSync(new URL(`../../assets/driver/${file}`, import.meta.url), "utf8")
+  const text = readFileSync(new URL(`../../../assets/driver/${file}`, import.meta.url), "utf8")
   const values: Readonly<Record<string, string>> = { ...VALUES, NAMESPACE: namespace }
   const filled = text.replaceAll(/\$\{([A-Z_]+)\}/gu, (placeholder, name: string) => values[name] ?? placeholder)
   const object: unknown = parse(filled)

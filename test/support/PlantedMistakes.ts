@@ -1,0 +1,652 @@
+/**
+ * Changes for the worse that the simulation has to notice: what upstream's releases did (D1 to D8), and mistakes in
+ * decisions of ours. Each is text that stands in its file exactly once, so that it cannot quietly come to change nothing.
+ */
+
+export interface Change {
+  readonly file: string
+  readonly from: string
+  readonly to: string
+}
+
+export interface PlantedMistake {
+  readonly name: string
+  readonly changes: ReadonlyArray<Change>
+  /** The promises that may notice it. */
+  readonly breaks: ReadonlyArray<string>
+  /** Of a run, in virtual time. */
+  readonly hours: number
+  /** Tried first: the first one that has found it. */
+  readonly seed: number
+}
+
+export const PLANTED: ReadonlyArray<PlantedMistake> = [
+  {
+    name: "D1: unchanged content does not set the clock, so that every republish calls the provider",
+    changes: [
+      {
+        file: "src/volume/VolumeContent.ts",
+        from: "    lastSuccessMillis,\n    schedule:\n      known === undefined\n",
+        to: "    lastSuccessMillis: changed || known === undefined ? lastSuccessMillis : known.lastSuccessMillis,\n    schedule:\n      known !== undefined && !changed\n        ? { ...Rotation.afterSuccess(interval, lastSuccessMillis), dueMillis: Number.POSITIVE_INFINITY }\n        : known === undefined\n"
+      },
+      {
+        file: "src/volume/VolumeContent.ts",
+        from: "if (!changed) yield* MountedFiles.touch",
+        to: "if (changed) yield* MountedFiles.touch"
+      },
+      {
+        file: "src/volume/NodePublish.ts",
+        from: "      ? Rotation.withTokens(record.schedule, false)\n      : record.schedule\n",
+        to: '      ? Rotation.withTokens(record.schedule, false)\n      : record.schedule.interval._tag === "Every" && record.lastSuccessMillis + record.schedule.interval.millis <= nowMillis\n        ? { ...record.schedule, dueMillis: nowMillis }\n        : record.schedule\n'
+      }
+    ],
+    breaks: ["S11 providersAreSpared", "S11 providersAreCalledWhenDue"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D2: a directory that is young enough is answered OK before anybody looks for a mount",
+    changes: [
+      {
+        file: "src/volume/NodePublish.ts",
+        from: "  if (table.get(targetPath)?.podStatusName === undefined) return false\n  const { mount, populated }",
+        to: "  const { rotationPollIntervalMillis } = yield* Settings\n  const touched = yield* MountedFiles.lastChange(targetPath)\n  if (rotationEnabled && touched !== undefined && (yield* Clock.currentTimeMillis) < touched + rotationPollIntervalMillis) return true\n  if (table.get(targetPath)?.podStatusName === undefined) return false\n  const { mount, populated }"
+      }
+    ],
+    breaks: ["S1 publishedHoldsOneReply"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D3: a provider is never told which versions the volume holds",
+    changes: [{ file: "src/volume/VolumeContent.ts", from: "known?.objectVersions ?? [], tell)", to: "[], tell)" }],
+    breaks: ["S11 providersAreToldVersions"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D4: a refresh that fails is only counted",
+    changes: [
+      {
+        file: "src/volume/PublishReport.ts",
+        from: "    if (volume !== undefined) yield* tellFailure(volume, progress, failure, REFRESH_FAILED)\n",
+        to: ""
+      }
+    ],
+    breaks: ["S20 failuresAreTold"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D5: a Secret is written whole at every look, whoever has written what in it",
+    changes: [
+      {
+        file: "src/sync/SecretPlan.ts",
+        from: '  if (!isOurs(live) && !wanted.adopts) return { _tag: "Foreign" }\n',
+        to: '  const without = (live: object | undefined) => Object.fromEntries(Object.keys(live ?? {}).map((key) => [key, null]))\n  const fresh = whole(wanted)\n  return {\n    _tag: "Patch",\n    changes: ["data"],\n    patch: {\n      data: { ...without(live.data), ...fresh.data },\n      metadata: {\n        finalizers: null,\n        labels: { ...without(live.metadata.labels), ...fresh.metadata.labels },\n        annotations: { ...without(live.metadata.annotations), ...fresh.metadata.annotations },\n        ownerReferences: fresh.metadata.ownerReferences\n      }\n    }\n  }\n'
+      },
+      { file: "src/sync/SecretSync.ts", from: "    if (!isKnown) {", to: "    if (isKnown || !isKnown) {" }
+    ],
+    breaks: ["S10 quietMeansNoWrites", "S7 secretsOfOthersStay"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D6: owners of a Secret are told apart by name",
+    changes: [
+      {
+        file: "src/sync/OwnerReferences.ts",
+        from: "new Set(references.map(({ uid }) => uid))",
+        to: "new Set(references.map(({ name }) => name))"
+      },
+      { file: "src/sync/OwnerReferences.ts", from: "known.has(reference.uid)", to: "known.has(reference.name)" },
+      { file: "src/sync/OwnerReferences.ts", from: "known.add(reference.uid)", to: "known.add(reference.name)" }
+    ],
+    breaks: ["S9 usersOwnTheirSecret"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D7: two volumes whose names make one name share a pod status",
+    changes: [
+      {
+        file: "src/volume/PodStatus.ts",
+        from: '  if (isOthers(existing, wanted)) return { _tag: "OtherVolume" }\n',
+        to: ""
+      }
+    ],
+    breaks: ["S13 podStatusNamesItsVolume", "S13 podStatusIsNotTaken"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "D8: a Secret is made of files that are read through the link one by one",
+    changes: [
+      {
+        file: "src/sync/SecretSync.ts",
+        from: "yield* files.readFile(absolute)",
+        to: "yield* files.readFile(absolute === path ? absolute : `${targetPath}/${path}`)"
+      },
+      {
+        file: "src/sync/SecretSync.ts",
+        from: "if ((yield* current) !== generation) {",
+        to: "if (generation === null) {"
+      }
+    ],
+    breaks: ["S8 secretIsOneGeneration"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "the old ..data is removed before the new one takes its place",
+    changes: [
+      {
+        file: "src/volume/AtomicWriter.ts",
+        from: "  const files = yield* FileSystem.FileSystem\n  yield* files\n    .rename(",
+        to: "  const files = yield* FileSystem.FileSystem\n  yield* Effect.ignore(files.remove(`${targetPath}/${DATA}`))\n  yield* files\n    .rename("
+      }
+    ],
+    breaks: ["S3 publishedNeverGoesBack", "S3 aFileNeverDisappears"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "names of new files are made after the exchange",
+    changes: [
+      {
+        file: "src/volume/AtomicWriter.ts",
+        from: "    yield* makeLinks(work, change, madeLinks)\n    yield* pause\n    yield* exchange(targetPath, generation)\n",
+        to: "    yield* pause\n    yield* exchange(targetPath, generation)\n    yield* makeLinks(work, change, madeLinks)\n"
+      }
+    ],
+    breaks: ["S3 publishedNeverGoesBack"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "what a write that did not end has left stays",
+    changes: [
+      {
+        file: "src/volume/AtomicWriter.ts",
+        from: "const left = yield* removeAll(work, change.leftovers)",
+        to: "const left: Array<string> = []"
+      }
+    ],
+    breaks: ["L1 everyVolumeIsPublished", "L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "content of the same size counts as the same",
+    changes: [
+      {
+        file: "src/volume/AtomicWriter.ts",
+        from: "Buffer.compare(bytes, Redacted.value(contents)) === 0",
+        to: "bytes.length === Redacted.value(contents).length"
+      }
+    ],
+    breaks: ["L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a generation that was replaced is removed at once",
+    changes: [
+      { file: "src/volume/OldGenerations.ts", from: "const GRACE_MILLIS = 1_000", to: "const GRACE_MILLIS = 0" }
+    ],
+    breaks: ["S2 readersMayFinish"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "paths of an answer are not checked",
+    changes: [
+      { file: "src/volume/Payload.ts", from: "    if (reason !== undefined) return Result.fail(reason)\n", to: "" }
+    ],
+    breaks: ["S1 publishedHoldsOneReply", "S12 writesStayInside", "S3 publishedNeverGoesBack"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "an empty mount counts as a volume",
+    changes: [
+      {
+        file: "src/volume/Decision.ts",
+        from: 'if (observed.mount !== "Mounted" || !observed.populated) return { _tag: "Mount"',
+        to: 'if (observed.mount !== "Mounted") return { _tag: "Mount"'
+      }
+    ],
+    breaks: ["S1 publishedHoldsOneReply"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a mount that was left over is mounted over",
+    changes: [
+      {
+        file: "src/volume/NodePublish.ts",
+        from: "  if (leftover) yield* Effect.mapError(mounter.unmount(targetPath), notMounted)\n",
+        to: ""
+      }
+    ],
+    breaks: ["S1 publishedHoldsOneReply", "S1 failedPublishLeavesNoMount"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a first publish that fails keeps its mount",
+    changes: [
+      {
+        file: "src/volume/NodePublish.ts",
+        from: '(exit._tag === "Success" ? Effect.void : undo(volume.targetPath))',
+        to: "Effect.void"
+      }
+    ],
+    breaks: ["S1 failedPublishLeavesNoMount"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a filled mount that was never recorded is believed",
+    changes: [
+      {
+        file: "src/volume/Decision.ts",
+        from: '  if (observed.record === "Unrecorded") return { _tag: "Complete" }\n',
+        to: ""
+      }
+    ],
+    breaks: ["S13 podStatusNamesItsVolume"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "publish calls of one volume run beside each other",
+    changes: [
+      {
+        file: "src/volume/NodePublish.ts",
+        from: "    .exclusive(volume.targetPath, act(volume, progress))\n",
+        to: "    .exclusive(volume.targetPath, Effect.void)\n    .pipe(Effect.andThen(act(volume, progress)))\n"
+      }
+    ],
+    breaks: [
+      "S1 publishedHoldsOneReply",
+      "S4 unpublishedStaysGone",
+      "S4 unpublishLeavesNothing",
+      "S12 writesStayInside",
+      "S3 publishedNeverGoesBack",
+      "S1 failedPublishLeavesNoMount"
+    ],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "whether another life has recorded the volume is not looked up",
+    changes: [
+      { file: "src/volume/NodePublish.ts", from: 'mayBeRecorded: state !== "Missing"', to: "mayBeRecorded: false" },
+      {
+        file: "src/volume/VolumeRefresh.ts",
+        from: "const mayBeRecorded = known.podStatusName === undefined",
+        to: "const mayBeRecorded = false"
+      }
+    ],
+    breaks: ["S13 podStatusNamesItsVolume"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "unpublish does not wait for whoever works on the volume",
+    changes: [
+      {
+        file: "src/volume/NodeUnpublish.ts",
+        from: "yield* table.exclusive(targetPath, Effect.uninterruptible(removeTarget(targetPath)))",
+        to: "yield* Effect.uninterruptible(removeTarget(targetPath))"
+      }
+    ],
+    breaks: [
+      "S4 unpublishedStaysGone",
+      "S4 unpublishLeavesNothing",
+      "S12 writesStayInside",
+      "S1 failedPublishLeavesNoMount"
+    ],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "unpublish forgets nothing",
+    changes: [
+      { file: "src/volume/NodeUnpublish.ts", from: "  if (left.length === 0) table.remove(targetPath)\n", to: "" }
+    ],
+    breaks: ["S15 nothingIsRemembered"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "an unmount that fails counts as done",
+    changes: [
+      {
+        file: "src/volume/NodeUnpublish.ts",
+        from: 'yield* Effect.catchTag(mounter.unmount(targetPath), "MountFailed", note)',
+        to: "yield* Effect.ignore(mounter.unmount(targetPath))"
+      }
+    ],
+    breaks: ["S4 unpublishLeavesNothing", "S4 unpublishedStaysGone", "L1 everyVolumeIsPublished"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a volume is due a minute early",
+    changes: [
+      {
+        file: "src/volume/Rotation.ts",
+        from: "Number.POSITIVE_INFINITY : nowMillis + interval.millis,",
+        to: "Number.POSITIVE_INFINITY : nowMillis + interval.millis - 60_000,"
+      }
+    ],
+    breaks: ["S11 providersAreSpared", "S11 providersAreCalledWhenDue"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "the backoff of a refresh grows beyond its interval",
+    changes: [
+      {
+        file: "src/volume/Rotation.ts",
+        from: "Math.round(Math.min(jittered, longest))",
+        to: "Math.round(jittered + 0 * longest)"
+      }
+    ],
+    breaks: ["L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a refresh that fails is not tried again",
+    changes: [
+      {
+        file: "src/volume/Rotation.ts",
+        from: "dueMillis: failed.nowMillis + Math.max(hint, Math.round(Math.min(jittered, longest))),",
+        to: "dueMillis: Number.POSITIVE_INFINITY + 0 * hint * jittered * longest,"
+      }
+    ],
+    breaks: ["L2 newestGenerationArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "after a restart every volume is due",
+    changes: [
+      { file: "src/volume/NodePublish.ts", from: "(yield* MountedFiles.lastChange(targetPath)) ?? 0", to: "0" }
+    ],
+    breaks: ["S11 providersAreSpared", "S11 providersAreCalledWhenDue"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "unchanged content leaves the mtime that a restart goes by",
+    changes: [
+      {
+        file: "src/volume/VolumeContent.ts",
+        from: "if (!changed) yield* MountedFiles.touch",
+        to: "if (changed) yield* MountedFiles.touch"
+      }
+    ],
+    breaks: ["S11 providersAreSpared", "S11 providersAreCalledWhenDue"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a wish does not make its volume due",
+    changes: [
+      {
+        file: "src/volume/Rotation.ts",
+        from: "dueMillis: Math.min(schedule.dueMillis, nowMillis)",
+        to: "dueMillis: Math.max(schedule.dueMillis, nowMillis)"
+      }
+    ],
+    breaks: ["L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a wish that was fulfilled is not recorded",
+    changes: [
+      {
+        file: "src/volume/VolumeContent.ts",
+        from: "    objectVersions,\n    honoured: asked,\n    knownName:",
+        to: '    objectVersions,\n    honoured: { pod: "", secretProviderClass: "" },\n    knownName:'
+      }
+    ],
+    breaks: ["S14 pinnedNeverChanges", "S11 providersAreSpared", "S11 providersAreCalledWhenDue"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "the clock of rotation sleeps until the last volume is due",
+    changes: [
+      {
+        file: "src/volume/Refresher.ts",
+        from: ".reduce((earliest, { schedule }) => Math.min(earliest, dueAt(schedule)), Number.POSITIVE_INFINITY)",
+        to: ".reduce((latest, { schedule }) => (dueAt(schedule) === Number.POSITIVE_INFINITY ? latest : Math.max(latest, dueAt(schedule) + 600_000)), 0)"
+      }
+    ],
+    breaks: ["L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a volume that was refreshed once stays busy",
+    changes: [{ file: "src/volume/Refresher.ts", from: "          busy.delete(targetPath)\n", to: "" }],
+    breaks: ["L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a place at the provider is not given back",
+    changes: [
+      {
+        file: "src/volume/ProviderBudget.ts",
+        from: "        gate.state = Budget.ended(gate.state, { kind, epoch })\n",
+        to: ""
+      }
+    ],
+    breaks: ["L1 everyVolumeIsPublished", "L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "locks of volumes are kept for ever",
+    changes: [
+      { file: "src/volume/VolumeTable.ts", from: "      if (lock.users === 0) locks.delete(targetPath)\n", to: "" }
+    ],
+    breaks: ["S15 nothingIsRemembered", "L2 newestGenerationArrives", "L3 askedForArrives"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "labels of others are lost with a pod status",
+    changes: [
+      {
+        file: "src/volume/PodStatus.ts",
+        from: "labels: { ...labels, [NODE_LABEL]: label }",
+        to: "labels: { [NODE_LABEL]: label }"
+      }
+    ],
+    breaks: ["S7 labelsOfOthersStay"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "the owner of a pod status stays as it was",
+    changes: [
+      { file: "src/volume/PodStatus.ts", from: "    sameOwners(existing, wanted) &&\n", to: "" },
+      {
+        file: "src/volume/PodStatus.ts",
+        from: "        ownerReferences\n      },\n      status: wanted.status",
+        to: "        ownerReferences: existing.metadata.ownerReferences ?? ownerReferences\n      },\n      status: wanted.status"
+      }
+    ],
+    breaks: ["S13 podStatusNamesItsVolume"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a pod status is found by its path alone",
+    changes: [{ file: "src/volume/PodStatus.ts", from: "const first = knownName ?? plain", to: "const first = plain" }],
+    breaks: ["S13 podStatusNamesItsVolume", "S10 quietMeansNoWrites"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a pod status that is gone is not forgotten",
+    changes: [
+      {
+        file: "src/sync/SecretSync.ts",
+        from: '        if (change._tag === "Deleted") return forget(change.key)\n',
+        to: '        if (change._tag === "Deleted") return undefined\n'
+      }
+    ],
+    breaks: ["L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "of several volumes the oldest content counts",
+    changes: [
+      { file: "src/sync/SecretSync.ts", from: "order(b.fetched, a.fetched)\n", to: "order(a.fetched, b.fetched)\n" }
+    ],
+    breaks: ["L4 secretFollows"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a Secret is removed without asking who uses it",
+    changes: [
+      { file: "src/sync/SecretSync.ts", from: '    if (use !== "Unused") {', to: "    if (use === undefined) {" }
+    ],
+    breaks: ["S9 usedSecretStays", "L4 secretFollows"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a key whose file is gone stays in the Secret",
+    changes: [
+      {
+        file: "src/sync/SecretPlan.ts",
+        from: "  for (const key of Object.keys(live)) if (!wanted.has(key)) patch[key] = null\n  return patch\n}\n\nconst isEmpty",
+        to: "  return patch\n}\n\nconst isEmpty"
+      }
+    ],
+    breaks: ["S8 secretIsOneGeneration"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "when content was fetched does not matter to its Secret",
+    changes: [
+      {
+        file: "src/sync/SecretSync.ts",
+        from: '          targetPath,\n          fetched,\n          object.metadata.uid ?? "",',
+        to: '          targetPath,\n          object.metadata.uid ?? "",'
+      }
+    ],
+    breaks: ["L4 secretFollows"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "nobody owns the Secret of a pod without owners",
+    changes: [
+      {
+        file: "src/sync/OwnerReferences.ts",
+        from: '  return [{ apiVersion: "secrets-store.csi.x-k8s.io/v1", kind: "SecretProviderClassPodStatus", name, uid }]',
+        to: "  return name === uid ? [] : []"
+      }
+    ],
+    breaks: ["S9 usersOwnTheirSecret"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a Secret of somebody else is taken over",
+    changes: [
+      {
+        file: "src/sync/SecretPlan.ts",
+        from: '  if (!isOurs(live) && !wanted.adopts) return { _tag: "Foreign" }\n',
+        to: ""
+      }
+    ],
+    breaks: ["S7 secretsOfOthersStay"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "older content takes the place of newer content",
+    changes: [
+      {
+        file: "src/sync/SecretPlan.ts",
+        from: "  return other > fetched && other <= fetchedMax\n",
+        to: "  return other < fetched && other <= fetchedMax\n"
+      }
+    ],
+    breaks: ["L4 secretFollows"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a watch whose version is gone is not listed anew",
+    changes: [
+      { file: "src/reconciler/Reflector.ts", from: "    if (failure.isGone) state.version = undefined\n", to: "" }
+    ],
+    breaks: ["L3 askedForArrives", "L4 secretFollows", "L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a list does not tell what is gone",
+    changes: [
+      {
+        file: "src/reconciler/Reflector.ts",
+        from: '      if (!state.objects.has(key)) yield* onChange({ _tag: "Deleted", key, object })\n',
+        to: ""
+      }
+    ],
+    breaks: ["L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "what is added while a key is worked on is lost",
+    changes: [
+      { file: "src/reconciler/QueuedKey.ts", from: 'return { ...key, stage: "WorkingAgain" }', to: "return key" }
+    ],
+    breaks: ["L4 secretFollows", "L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a reconcile that fails is not tried again",
+    changes: [
+      {
+        file: "src/reconciler/QueuedKey.ts",
+        from: "return { ...key, stage, failures, returnMillis: nowMillis + backoffMillis(backoff, failures, random) }",
+        to: "return { ...key, stage, failures, returnMillis: backoffMillis(backoff, failures, random) === 0 ? nowMillis : key.returnMillis }"
+      }
+    ],
+    breaks: ["L4 secretFollows", "L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a reconcile that is to come back does not",
+    changes: [
+      {
+        file: "src/reconciler/QueuedKey.ts",
+        from: "return { ...key, stage, failures: 0, returnMillis: result.millis > 0 ? nowMillis + result.millis : nowMillis }",
+        to: "return { ...key, stage, failures: 0 }"
+      }
+    ],
+    breaks: ["L5 nothingIsLeft"],
+    hours: 0.3,
+    seed: 1
+  }
+]
