@@ -38,19 +38,20 @@ class Thread {
     const worker = this.worker ?? new Worker(new URL("./worker.ts", import.meta.url))
     this.worker = worker
     return new Promise((resolve) => {
-      const settle = (record: RunRecord, isUsable: boolean) => {
-        clearTimeout(timer)
-        worker.removeAllListeners()
-        if (!isUsable) void this.end()
-        resolve(record)
-      }
       const timer = setTimeout(
         () => settle(failedRecord(order.seed, `did not end within ${RUN_MILLIS_MAX / MINUTE_MILLIS} minutes`), false),
         RUN_MILLIS_MAX
       )
-      worker.on("message", (record: RunRecord) => settle(record, true))
-      worker.on("error", (cause) => settle(failedRecord(order.seed, String(cause)), false))
-      worker.on("exit", (code) => settle(failedRecord(order.seed, `its thread ended with ${code}`), false))
+      const onMessage = (record: RunRecord) => settle(record, true)
+      const onError = (cause: unknown) => settle(failedRecord(order.seed, String(cause)), false)
+      const onExit = (code: number) => settle(failedRecord(order.seed, `its thread ended with ${code}`), false)
+      const settle = (record: RunRecord, isUsable: boolean) => {
+        clearTimeout(timer)
+        worker.off("message", onMessage).off("error", onError).off("exit", onExit)
+        if (!isUsable) void this.end()
+        resolve(record)
+      }
+      worker.on("message", onMessage).on("error", onError).on("exit", onExit)
       worker.postMessage(order)
     })
   }
@@ -58,7 +59,6 @@ class Thread {
   async end(): Promise<void> {
     const { worker } = this
     this.worker = undefined
-    worker?.removeAllListeners()
     await worker?.terminate()
   }
 }
