@@ -39,6 +39,8 @@ export interface ClusterSimulationOptions extends RunOptions {
   readonly podsPerNode?: number
   /** Puts something between a node's driver and its world: a mistake that has to be found. */
   readonly plant?: SimulatedNode.Shared["plant"]
+  /** The same between an operator and its world. */
+  readonly operatorPlant?: OperatorLives.OperatorPlant
 }
 
 const NODES_MAX = 5
@@ -140,7 +142,8 @@ interface Notes {
 const program = (options: ClusterSimulationOptions, notes: Notes, { history, referee, setClock }: Judges) =>
   Effect.gen(function* () {
     setClock(yield* Clock.Clock)
-    const { hours, plant = (ports: Lives.Ports) => ports, podsPerNode = PODS_PER_NODE, rates } = options
+    const { hours, operatorPlant, plant = (ports: Lives.Ports) => ports, rates } = options
+    const { podsPerNode = PODS_PER_NODE } = options
     const chance = yield* makeChance
     const plans = drawPlans(chance, rates)
     const plan = plans.nodes
@@ -209,7 +212,8 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       api: server,
       witness: operatorWitness,
       faults: operatorFaults,
-      touch: (path) => administrator.touch(path)
+      touch: (path) => administrator.touch(path),
+      ...(operatorPlant === undefined ? {} : { plant: operatorPlant })
     })
     yield* administrator.prepare
     operatorWitness.refresh()
