@@ -56,9 +56,10 @@ const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
-/** A minute; before that, a reconcile that failed while the API server was away waits once more for as long as that was. */
-const GONE_WITHIN_MILLIS = UNPUBLISHED_WITHIN_MILLIS * 1.5 + MINUTE
+/** A minute; before that, a reconcile that failed while the API server was away comes back after its longest back-off. */
+const GONE_WITHIN_MILLIS = 7 * MINUTE
 const READER_MILLIS_MAX = 10_000
+const IMPATIENT_MILLIS_MAX = 4_000
 /** Within the second that a replaced generation is kept for its readers. */
 const SLOW_READER_MILLIS_MAX = 900
 /** Longer than until every volume was due once. */
@@ -315,15 +316,13 @@ const program = (
 
     let wishes = 0
     /** Somebody wants a pod's volumes, or those of a class, refreshed now. */
-    const ask = Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (current().length === 0) return Effect.void
+    const askOnce = Effect.fnUntraced(function* (volume: SimulatedVolume) {
       wishes += 1
       history.count("wishes")
-      const volume = chance.oneOf(current())
-      if (chance.happens(0.5)) return kubelet.askForRefresh(volume.pod, `wish ${wishes}`)
-      volume.class.askedMillis = now
+      if (chance.happens(0.5)) return yield* kubelet.askForRefresh(volume.pod, `wish ${wishes}`)
+      volume.class.askedMillis = yield* Clock.currentTimeMillis
       for (const other of current()) if (other.class === volume.class) other.mayChange = true
-      return Effect.ignore(
+      yield* Effect.ignore(
         api.request({
           method: "PATCH",
           path: `${classPath(volume.class.namespace)}/${volume.class.name}`,
@@ -331,6 +330,18 @@ const program = (
           body: { metadata: { annotations: { [FORCE_REFRESH_KEY]: `wish ${wishes}` } } }
         })
       )
+    })
+    /** Some change their mind at once, and want the next generation while the last one is on its way to everybody. */
+    const ask = Effect.gen(function* () {
+      if (current().length === 0) return
+      const volume = chance.oneOf(current())
+      yield* askOnce(volume)
+      for (let again = chance.below(4); again > 0; again--) {
+        yield* Effect.sleep(chance.between(0, IMPATIENT_MILLIS_MAX))
+        volume.class.generation += 1
+        tellGeneration(volume.class)
+        yield* askOnce(volume)
+      }
     })
 
     const outage = Effect.gen(function* () {

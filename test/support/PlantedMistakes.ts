@@ -742,7 +742,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
         to: "if (isWaiting && observed.consumers.length < 0 &&"
       }
     ],
-    breaks: ["Q7 driverOutlivesVolumes"],
+    breaks: ["Q7 driverOutlivesVolumes", "Q7 removalWaits"],
     scenario: "operator",
     hours: 0.5,
     seed: 1
@@ -828,12 +828,12 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     seed: 1
   },
   {
-    name: "a Lease is taken before it has expired",
+    name: "a Lease of somebody else is taken whenever it is seen",
     changes: [
       {
         file: "src/reconciler/LeaseRecord.ts",
         from: 'return expiresInMillis > 0 ? { _tag: "Wait"',
-        to: 'return expiresInMillis > 60_000 ? { _tag: "Wait"'
+        to: 'return expiresInMillis > 600_000 ? { _tag: "Wait"'
       }
     ],
     breaks: ["S18 writesAreFenced"],

@@ -107,6 +107,9 @@ export type ProviderFault = "slow" | "hangs" | "refuses" | "answers badly" | Pro
 
 const MOUNT_ERRNOS = ["EPERM", "ENOMEM", "EBUSY"]
 const DISK_SLOW_MILLIS_MAX = 3_000
+/** Whoever waits has lost the processor as well: long enough for anything to happen meanwhile. */
+const DISK_HANGS_MILLIS_MAX = 100_000
+const HANG_SHARE = 0.1
 const DISK_ERRORS = ["ENOSPC: no space left on device", "EIO: i/o error"]
 
 /** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
@@ -172,7 +175,8 @@ export class Faults {
     const failing = <A>(method: string, path: string, effect: Effect.Effect<A, PlatformError.PlatformError>) =>
       Effect.suspend(() => {
         if (this.strikes("FileSystem slow", this.plan.diskSlowRate)) {
-          return Effect.delay(effect, this.chance.between(0, DISK_SLOW_MILLIS_MAX))
+          const longest = this.chance.happens(HANG_SHARE) ? DISK_HANGS_MILLIS_MAX : DISK_SLOW_MILLIS_MAX
+          return Effect.delay(effect, this.chance.between(0, longest))
         }
         return this.strikes(`FileSystem.${method}`, this.plan.diskFailRate)
           ? Effect.fail(
