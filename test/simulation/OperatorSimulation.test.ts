@@ -8,6 +8,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { run } from "../../layers/fake/OperatorSimulation.ts"
+import { NO_RATES } from "../../layers/fake/simulation/OperatorFaults.ts"
 import type { OperatorPlant } from "../../layers/fake/simulation/OperatorLives.ts"
 import { CANARY } from "../../layers/fake/simulation/OperatorWitness.ts"
 import type { Rates, RunResult } from "../../layers/fake/simulation/Scenario.ts"
@@ -34,6 +35,28 @@ describe("operators on a simulated cluster", () => {
     const result = runOf(seed)
     assert.strictEqual(broken(result), "")
     assert.isAbove(result.history.figure("checks"), 200)
+  })
+
+  it.each([
+    {
+      seed: 244,
+      hours: 1.5,
+      rates: {},
+      found: "Q5: a new process took a proxy that it could not read for none, and replaced every pod twice"
+    },
+    {
+      seed: 16,
+      hours: 0.7,
+      rates: {
+        ...NO_RATES,
+        administratorEveryMillis: 60_000,
+        surroundingsEveryMillis: 120_000,
+        stopEveryMillis: 1_200_000
+      },
+      found: "L9: the hash of certificates that were not asked for any more stayed"
+    }
+  ])("keep what once failed: seed $seed ($found)", ({ hours, rates, seed }) => {
+    assert.strictEqual(broken(run({ seed, hours, rates: (drawn) => ({ ...drawn, ...rates }) })), "")
   })
 
   it("most of what can go wrong does go wrong within these seeds", () => {
