@@ -452,9 +452,10 @@
     return row
   }
   const showRows = () => {
+    // First, so that the place in a list that has become shorter is one that it has.
+    inner.style.height = `${shown.length * LIST_ROW}px`
     const first = Math.max(0, Math.floor(list.scrollTop / LIST_ROW) - 5)
     const last = Math.min(shown.length, first + Math.ceil(list.clientHeight / LIST_ROW) + 10)
-    inner.style.height = `${shown.length * LIST_ROW}px`
     inner.replaceChildren(
       ...shown.slice(first, last).map((event, index) => {
         const row = rowOf(event, "div")

@@ -7,6 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { scenarioOf } from "../../layers/fake/Scenarios.ts"
 import { History, type TimelineEvent } from "../../layers/fake/simulation/History.ts"
 import type { Rates, RunResult, Scenario } from "../../layers/fake/simulation/Scenario.ts"
@@ -115,9 +116,8 @@ describe("a run is the same run", () => {
       assert.isTrue(expected.startsWith(digestIn(stdout)!))
       assert.include(stdout, "every promise held")
       assert.include(stdout, "replay: npm run simulate -- --seed 31 --hours 0.1")
-      const { records } = await campaign(flagsOf("--campaign", "2", "--seed", "30", "--hours", String(HOURS)), {
-        progress: undefined
-      })
+      const flags = flagsOf("--campaign", "2", "--seed", "30", "--hours", String(HOURS))
+      const { records } = await Effect.runPromise(campaign(flags, { progress: undefined }))
       assert.deepStrictEqual(
         records.map(({ outcome, seed }) => ({ outcome, seed })),
         [
