@@ -130,6 +130,7 @@ const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
           name,
           provider: chance.oneOf(PROVIDERS),
           filesMax: chance.below(7),
+          namesChange: chance.happens(0.5),
           flips: chance.happens(0.3),
           isSynced: chance.happens(0.5),
           generation: 1,
@@ -478,30 +479,34 @@ const program = (
       const path = `/api/v1/namespaces/${it.namespace}/secrets`
       const name = secretNameOf(it)
       faults.note("Secret")
-      if (chance.happens(0.7)) {
-        const note = { [`others/note-${chance.below(3)}`]: "kept" }
-        return Effect.ignore(
-          api.request({
-            method: "PATCH",
-            path: `${path}/${name}`,
-            contentType: "application/merge-patch+json",
-            body: { metadata: { labels: note, annotations: note } }
-          })
-        )
-      }
-      // Somebody was first, with another one of that name; the driver's own is in the way of a second one.
+      const note = { [`others/note-${chance.below(3)}`]: "kept" }
+      return Effect.ignore(
+        api.request({
+          method: "PATCH",
+          path: `${path}/${name}`,
+          contentType: "application/merge-patch+json",
+          body: { metadata: { labels: note, annotations: note } }
+        })
+      )
+    })
+
+    /** Somebody was first, with a Secret of that name, and takes it away after a while. */
+    const foreignSecret = (it: SimulatedClass) => {
+      if (!it.isSynced || !chance.happens(plan.secretTouchedEveryMillis > 0 ? 0.3 : 0)) return Effect.void
+      const path = `/api/v1/namespaces/${it.namespace}/secrets`
+      const name = secretNameOf(it)
       const body = { apiVersion: "v1", kind: "Secret", metadata: { namespace: it.namespace, name }, data: {} }
       return api
         .request({ method: "POST", path, body })
         .pipe(
           Effect.andThen(
-            Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
+            Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
               Effect.ensuring(Effect.ignore(api.request({ method: "DELETE", path: `${path}/${name}` })))
             )
           ),
           Effect.ignore
         )
-    })
+    }
 
     const stop = Effect.suspend(() => {
       stops += 1
@@ -520,6 +525,7 @@ const program = (
         every(chance, plan.watchCutEveryMillis, watchCut),
         every(chance, plan.classBrokenEveryMillis, classBroken),
         every(chance, plan.secretTouchedEveryMillis, touchSecret),
+        Effect.forEach(classes.values(), foreignSecret, { concurrency: "unbounded", discard: true }),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate)
       ],
@@ -552,7 +558,14 @@ const program = (
     yield* control.setLatencyMillis(0)
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
-    for (const volume of current()) kubelet.checkPodStatus(volume, true)
+    for (const volume of current()) {
+      kubelet.checkPodStatus(volume, true)
+      if (!rotationEnabled || volume.isPinned) continue
+      const view = witness.look(volume)
+      referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: PUBLISHED_WITHIN_MILLIS })
+      // Of a pinned one nobody may look after what a kill has left.
+      referee.check(Invariants.oldGenerationsGo, { volume, view })
+    }
 
     history.note("every pod is made anew")
     isSettled = true
