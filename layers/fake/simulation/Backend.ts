@@ -45,6 +45,9 @@ const spoilt = (answer: MountResponse, chance: Chance): MountResponse => {
   }
 }
 
+/** Where a provider's story is told. */
+export const laneOf = (provider: string): string => `provider ${provider}`
+
 /** A question, as it arrived. */
 export interface Call {
   /** Since the epoch. */
@@ -52,9 +55,6 @@ export interface Call {
   /** The versions that the asker says it has. */
   readonly versions: ReadonlyArray<string>
 }
-
-/** Where a provider's story is told. */
-export const laneOf = (provider: string): string => `provider ${provider}`
 
 export interface Backend {
   readonly handler: (provider: string) => MountHandler
