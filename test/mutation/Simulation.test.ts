@@ -15,6 +15,7 @@ import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Schema, type Scope } from "effect"
 import { tell } from "../support/DriverWorld.ts"
 import { PLANTED, type PlantedMistake } from "../support/PlantedMistakes.ts"
+import { REGRESSIONS } from "../support/Regressions.ts"
 
 const RUNS_MAX = 200
 const ROOT = fileURLToPath(new URL("../..", import.meta.url))
@@ -24,9 +25,7 @@ const COPIED = ["src", "schemas", "layers", "assets", "test/support", "package.j
 const Hunted = Schema.fromJsonString(
   Schema.Struct({
     runs: Schema.Int,
-    found: Schema.NullOr(
-      Schema.Struct({ seed: Schema.Int, promise: Schema.String, seen: Schema.String, virtualMillis: Schema.Finite })
-    )
+    found: Schema.NullOr(Schema.Struct({ seed: Schema.Int, promise: Schema.String, seen: Schema.String }))
   })
 )
 const decodeHunted = Schema.decodeUnknownEffect(Hunted)
@@ -154,4 +153,30 @@ it.live(
       )
     }),
   { timeout: 900_000 }
+)
+
+it.live(
+  "reference/defects.md 1, 2: a story of what happened to others fails when the behaviour is put back",
+  () =>
+    Effect.gen(function* () {
+      const stories = REGRESSIONS.flatMap(({ putBack, thread }) => {
+        const mistake = PLANTED.find(({ name }) => name === putBack)
+        return mistake === undefined ? [] : [{ mistake, thread }]
+      })
+      const untouched = yield* Effect.forEach(
+        stories,
+        ({ mistake, thread }) =>
+          Effect.scoped(
+            Effect.gen(function* () {
+              const directory = yield* copy(mistake)
+              const { found } = yield* hunt(directory, { scenario: `regression/${thread}`, hours: 0, seeds: [1] })
+              tell(`${thread} | ${found?.seen ?? "noticed nothing"}`)
+              return found === null ? [thread] : []
+            })
+          ),
+        { concurrency: 2 }
+      )
+      assert.deepStrictEqual(untouched.flat(), [])
+    }),
+  { timeout: 300_000 }
 )

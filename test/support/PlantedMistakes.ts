@@ -523,16 +523,6 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     seed: 1
   },
   {
-    name: "a Secret is removed without asking who uses it",
-    changes: [
-      { file: "src/sync/SecretSync.ts", from: '    if (use !== "Unused") {', to: "    if (use === undefined) {" }
-    ],
-    breaks: ["S9 usedSecretStays", "L4 secretFollows"],
-    scenario: "node",
-    hours: 0.3,
-    seed: 1
-  },
-  {
     name: "a key whose file is gone stays in the Secret",
     changes: [
       {

@@ -71,6 +71,8 @@ const readBelow = (
   }).pipe(Effect.ignore)
 
 const OTHERS = "others/"
+/** One of them, or all of a namespace; not those of the API group whose name begins so. */
+const OF_SECRETS = /\/secrets(?:\/|$)/u
 const SECRET_PATH = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u
 
 const secretOf = (object: JsonObject): Invariants.SecretOfOthers => {
@@ -313,7 +315,7 @@ export class Witness {
           if (!WRITES.has(method)) return api.request(request)
           this.world.history.count("API writes")
           this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
-          if (path.includes("/secrets")) {
+          if (OF_SECRETS.test(path)) {
             if (method === "DELETE") this.checkRemoval(path)
             const before = this.secretAt(path)
             return Effect.tap(api.request(request), () =>
