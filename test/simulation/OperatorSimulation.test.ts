@@ -31,7 +31,7 @@ const broken = ({ seed, violation }: RunResult): string =>
     : `seed ${seed}, ${violation.virtualMillis} ms: ${violation.id} ${violation.invariant}: ${violation.seen}`
 
 describe("operators on a simulated cluster", () => {
-  it.each(SEEDS)("keep every promise: seed %i", (seed) => {
+  it.each(SEEDS)("keep every promise: seed %i", { timeout: 120_000 }, (seed) => {
     const result = runOf(seed)
     assert.strictEqual(broken(result), "")
     assert.isAbove(result.history.figure("checks"), 200)
@@ -55,7 +55,7 @@ describe("operators on a simulated cluster", () => {
       },
       found: "L9: the hash of certificates that were not asked for any more stayed"
     }
-  ])("keep what once failed: seed $seed ($found)", ({ hours, rates, seed }) => {
+  ])("keep what once failed: seed $seed ($found)", { timeout: 120_000 }, ({ hours, rates, seed }) => {
     assert.strictEqual(broken(run({ seed, hours, rates: (drawn) => ({ ...drawn, ...rates }) })), "")
   })
 
@@ -83,7 +83,9 @@ describe("operators on a simulated cluster", () => {
     for (const figure of figures) assert.isAbove(sum(figure), 0, figure)
   })
 
-  it("the same seed gives the same digest, also in another process, with a timeline or without, and others others", () => {
+  it("the same seed gives the same digest, also in another process, with a timeline or without, and others others", {
+    timeout: 120_000
+  }, () => {
     const [one, again, other] = [
       run({ seed: 11, hours: 0.2 }),
       run({ seed: 11, hours: 0.2, timeline: true }),
@@ -363,7 +365,7 @@ const mistakes: ReadonlyArray<{
 
 describe("a mistake is found", () => {
   const PLANT_SEEDS = [21, 22, 23, 24, 25, 26]
-  it.each(mistakes)("$what: $breaks.0", ({ breaks, plant, rates }) => {
+  it.each(mistakes)("$what: $breaks.0", { timeout: 120_000 }, ({ breaks, plant, rates }) => {
     for (const seed of PLANT_SEEDS) {
       const { violation } = run({ seed, hours: 0.5, plant: plant(), rates: (drawn) => ({ ...drawn, ...rates }) })
       if (violation === undefined) continue

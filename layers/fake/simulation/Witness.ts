@@ -240,9 +240,18 @@ export class Witness {
     volume.generationSeen = Math.max(volume.generationSeen, generation)
   }
 
+  /** What is in a generation that is not the current one cannot be seen by anybody, and so changes nothing. */
+  private isHidden(path: string, targetPath: string): boolean {
+    const [top = ""] = path.slice(targetPath.length + 1).split("/")
+    if (!/^\.\.\d/u.test(top)) return false
+    const current = this.world.files.readLink(`${targetPath}/..data`)
+    return this.atOnce(Effect.orElseSucceed(current, () => "")) !== top
+  }
+
   private checkPath(path: string): void {
-    const volume = this.world.volumes.get(targetPathIn(path) ?? "")
-    if (volume !== undefined) this.checkVolume(volume)
+    const targetPath = targetPathIn(path) ?? ""
+    const volume = this.world.volumes.get(targetPath)
+    if (volume !== undefined && !this.isHidden(path, targetPath)) this.checkVolume(volume)
   }
 
   private checkMounts(): void {
