@@ -710,6 +710,14 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     seed: 1
   },
   {
+    name: "roles and service accounts stay when the driver is removed",
+    changes: [{ file: "src/operator/Plan.ts", from: '  "ClusterRole",\n  "ServiceAccount",\n', to: "" }],
+    breaks: ["Q1 finalizerGoesLast"],
+    scenario: "operator",
+    hours: 0.5,
+    seed: 1
+  },
+  {
     name: "Unmanaged is managed",
     changes: [
       {

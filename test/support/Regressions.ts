@@ -530,7 +530,7 @@ export const REGRESSIONS: ReadonlyArray<Regression> = [
     thread: "OCPOP#8 (OCPBUGS-17448)",
     upstream: "roles, bindings and service accounts stayed when the driver was removed",
     holds: "after Removed nothing of the operand is left",
-    putBack: "the finalizer goes while objects are left",
+    putBack: "roles and service accounts stay when the driver is removed",
     run: () =>
       OperatorWorld.onVirtualTime(
         SEED,
