@@ -2,26 +2,53 @@
  * Runs a simulation of the sources beside it, seed after seed, until a promise breaks; a process of its own, so that it
  * can be one of changed sources. Writes one line of JSON.
  *
- * @shape `node Hunt.ts '{ "scenario", "hours", "seeds" }'` -> { runs, found }
+ * @shape `node Hunt.ts '{ "scenario", "hours", "seeds" }'` -> { runs, found }; "regression/<thread>" is a story, which has
+ *         no seeds
  */
 import { writeSync } from "node:fs"
 import { Schema } from "effect"
-import { run } from "../../layers/fake/NodeSimulation.ts"
+import * as NodeSimulation from "../../layers/fake/NodeSimulation.ts"
+import * as OperatorSimulation from "../../layers/fake/OperatorSimulation.ts"
+import { REGRESSIONS } from "./Regressions.ts"
 
-const Order = Schema.Struct({ hours: Schema.Finite, seeds: Schema.Array(Schema.Int) })
+const Order = Schema.Struct({
+  scenario: Schema.String,
+  hours: Schema.Finite,
+  seeds: Schema.Array(Schema.Int)
+})
 const decodeOrder = Schema.decodeUnknownSync(Schema.fromJsonString(Order))
 
 const STDOUT = 1
 
-const { hours, seeds } = decodeOrder(process.argv[2])
+const { hours, scenario, seeds } = decodeOrder(process.argv[2])
+
+const STORY = "regression/"
+
+interface Found {
+  readonly promise: string
+  readonly seen: string
+}
+
+const look = (seed: number): Found | undefined => {
+  if (scenario.startsWith(STORY)) {
+    const story = REGRESSIONS.find(({ thread }) => `${STORY}${thread}` === scenario)
+    if (story === undefined) throw new Error(`there is no ${scenario}`)
+    const seen = story.run()
+    return seen === undefined ? undefined : { promise: story.thread, seen }
+  }
+  const { violation } = (scenario === "operator" ? OperatorSimulation : NodeSimulation).run({ seed, hours })
+  return violation === undefined
+    ? undefined
+    : { promise: `${violation.id} ${violation.invariant}`, seen: violation.seen }
+}
+
 let runs = 0
-let found: unknown = null
+let found: (Found & { readonly seed: number }) | null = null
 for (const seed of seeds) {
   runs += 1
-  const { violation } = run({ seed, hours })
-  if (violation === undefined) continue
-  const { id, invariant, seen, virtualMillis } = violation
-  found = { seed, promise: `${id} ${invariant}`, seen, virtualMillis }
+  const broken = look(seed)
+  if (broken === undefined) continue
+  found = { seed, ...broken }
   break
 }
 writeSync(STDOUT, `${JSON.stringify({ runs, found })}\n`)

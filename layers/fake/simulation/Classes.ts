@@ -20,6 +20,7 @@ export const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass>
           name,
           provider: chance.oneOf(PROVIDERS),
           filesMax: chance.below(7),
+          namesChange: chance.happens(0.5),
           flips: chance.happens(0.3),
           isSynced: chance.happens(0.5),
           generation: 1,

@@ -43,6 +43,10 @@ export type FaultPlan = {
   readonly classBrokenEveryMillis: number
   /** Somebody else writes something into a synced Secret, or has one of that name. */
   readonly secretTouchedEveryMillis: number
+  /** A disk that has other things to do. */
+  readonly diskSlowRate: number
+  /** The kubelet asks twice at once, as one does that was just started again. */
+  readonly duplicateRate: number
 }
 
 const MINUTE = 60_000
@@ -69,7 +73,9 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
   classBrokenEveryMillis: interval(chance, 40 * MINUTE),
-  secretTouchedEveryMillis: interval(chance, 10 * MINUTE)
+  secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
+  diskSlowRate: chance.sometimes(0.03),
+  duplicateRate: chance.sometimes(0.1)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
@@ -100,6 +106,10 @@ const PROVIDER_CODES: ReadonlyArray<GrpcCode> = [
 export type ProviderFault = "slow" | "hangs" | "refuses" | "answers badly" | ProviderCallFailed
 
 const MOUNT_ERRNOS = ["EPERM", "ENOMEM", "EBUSY"]
+const DISK_SLOW_MILLIS_MAX = 3_000
+/** Whoever waits has lost the processor as well: long enough for anything to happen meanwhile. */
+const DISK_HANGS_MILLIS_MAX = 100_000
+const HANG_SHARE = 0.1
 const DISK_ERRORS = ["ENOSPC: no space left on device", "EIO: i/o error"]
 
 /** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
@@ -126,7 +136,7 @@ export class Faults {
 
   note(site: string): void {
     this.history.count(`fault ${site}`)
-    this.history.note(`fault ${site}`, FAULTS_LANE, "fault")
+    this.history.note(site, FAULTS_LANE, "fault")
   }
 
   private strikes(site: string, rate: number): boolean {
@@ -160,11 +170,15 @@ export class Faults {
     })
   }
 
-  /** Calls on the paths of volumes that fail before they have done anything. */
+  /** Calls on the paths of volumes that fail before they have done anything, or take their time. */
   fileSystem(files: FileSystem.FileSystem): FileSystem.FileSystem {
     const failing = <A>(method: string, path: string, effect: Effect.Effect<A, PlatformError.PlatformError>) =>
-      Effect.suspend(() =>
-        this.strikes(`FileSystem.${method}`, this.plan.diskFailRate)
+      Effect.suspend(() => {
+        if (this.strikes("FileSystem slow", this.plan.diskSlowRate)) {
+          const longest = this.chance.happens(HANG_SHARE) ? DISK_HANGS_MILLIS_MAX : DISK_SLOW_MILLIS_MAX
+          return Effect.delay(effect, this.chance.between(0, longest))
+        }
+        return this.strikes(`FileSystem.${method}`, this.plan.diskFailRate)
           ? Effect.fail(
               PlatformError.systemError({
                 _tag: "Unknown",
@@ -176,7 +190,7 @@ export class Faults {
               })
             )
           : effect
-      )
+      })
     return FileSystem.make({
       ...files,
       lstat: (path) => failing("lstat", path, files.lstat(path)),

@@ -28,6 +28,8 @@ export interface VolumeView {
   readonly exists: boolean
   /** How many mounts are on the target path. */
   readonly mounts: number
+  /** Directories of the writer: the one that `..data` leads to, and those before and after it. */
+  readonly generations: number
   /** `..data` is there and leads nowhere. */
   readonly dangling: boolean
   /** Content by relative path, through the links; names that lead nowhere are no files. */
@@ -315,7 +317,7 @@ export const usersOwnTheirSecret = invariant(
   (observed: {
     readonly name: string
     readonly ownerUids: ReadonlyArray<string>
-    /** Uids of what stands for its users: the pod statuses of pods that nobody owns. */
+    /** Uids of what stands for its users: what owns their pods, or the pod statuses of pods that nobody owns. */
     readonly users: ReadonlyMap<string, string>
   }) => {
     const missing = [...observed.users].filter(([, uid]) => !observed.ownerUids.includes(uid))
@@ -510,6 +512,11 @@ export const nothingIsLeft = invariant(
   }
 )
 
+/** S15: what was replaced takes room on the tmpfs, and holds secrets that were taken out of use. */
+export const oldGenerationsGo = invariant("S15", "oldGenerationsGo", ({ view, volume }: Looked) =>
+  view.generations > 1 ? `${volume.targetPath} has ${view.generations} generations at rest` : undefined
+)
+
 /** S15: a driver runs for months: what it keeps of each pod that ended is what it dies of. */
 export const nothingIsRemembered = invariant(
   "S15",
@@ -542,6 +549,7 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
   podStatusNamesItsVolume,
   podStatusIsNotTaken,
   nothingIsRemembered,
+  oldGenerationsGo,
   everyVolumeIsPublished,
   driverKeepsRunning,
   runEnds,

@@ -33,6 +33,8 @@ export interface PodTemplate {
   readonly name: string
   readonly namespace: string
   readonly serviceAccountName: string
+  /** A StatefulSet of the pod's name owns it, and is itself made anew now and then. */
+  readonly isOwned: boolean
   readonly volumes: ReadonlyArray<{
     readonly name: string
     readonly class: SimulatedClass
@@ -110,6 +112,7 @@ export class Kubelet {
   private stage: Stage = "Chaos"
   private readonly podObjects: Set<string>
   private readonly csiDriver: () => CsiDriverView | undefined
+  private renewals = 0
   /** The driver's life that has answered OK for a volume which was not recorded then. */
   private readonly owed = new Map<string, number>()
 
@@ -122,6 +125,11 @@ export class Kubelet {
   /** Pods stay from now on, and no new ones come. */
   calm(): void {
     this.stage = "Calm"
+  }
+
+  /** While pods stay: each is made anew once, as by a rolling update, when its volumes are next looked at. */
+  renew(): void {
+    this.renewals += 1
   }
 
   /** All pods go. */
@@ -188,6 +196,12 @@ export class Kubelet {
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
+    const isDuplicate = faults.active && chance.happens(faults.plan.duplicateRate)
+    if (isDuplicate) {
+      faults.note("publish twice")
+      // Its answer is nobody's business: the volume is published or not.
+      yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
+    }
     const answer = isHasty
       ? yield* Effect.map(
           Effect.timeoutOption(call, chance.between(1, 5_000)),
@@ -196,6 +210,7 @@ export class Kubelet {
       : yield* call
     answered(answer.code, answer.details)
     if (answer.code === "OK") {
+      if (volume.state === "Publishing") volume.publishedMillis = yield* Clock.currentTimeMillis
       this.checkPublished(volume, found.files.size > 0)
       return true
     }
@@ -204,7 +219,7 @@ export class Kubelet {
     const isFinal =
       !["cancelled", "CANCELLED", "RESOURCE_EXHAUSTED"].includes(answer.code) && answer.details !== "Deadline exceeded"
     const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
-    if (isFinal && isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
+    if (isFinal && isUndisturbed && !isDuplicate && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
     }
     return false
@@ -289,18 +304,46 @@ export class Kubelet {
 
   // ---- one pod
 
-  private readonly createPod = Effect.fnUntraced({ self: this }, function* ({ name, namespace, volumes }: PodTemplate) {
-    const pod = yield* Effect.orDie(
-      this.it.api.request({
-        method: "POST",
-        path: podsPath(namespace),
-        body: podBody({ name, namespace, volumes, nodeName: this.it.nodeName, owners: [] })
-      })
-    )
-    const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
-    this.podObjects.add(uid)
-    return uid
+  /** Uid of what owns a pod, by the pod's. */
+  private readonly ownerUids = new Map<string, string>()
+
+  /** @shape (volume) -> uid of what owns its pod; undefined for a pod that nobody owns */
+  ownerUidOf(volume: SimulatedVolume): string | undefined {
+    return this.ownerUids.get(volume.pod.uid)
+  }
+
+  private readonly recreateOwner = Effect.fnUntraced({ self: this }, function* ({ name, namespace }: PodTemplate) {
+    const { api } = this.it
+    const path = `/apis/apps/v1/namespaces/${namespace}/statefulsets`
+    yield* Effect.ignore(api.request({ method: "DELETE", path: `${path}/${name}` }))
+    const body = { apiVersion: "apps/v1", kind: "StatefulSet", metadata: { name, namespace }, spec: {} }
+    const made = yield* Effect.orDie(api.request({ method: "POST", path, body }))
+    return isObject(made) ? (textAt(metadataOf(made), "uid") ?? "") : ""
   })
+
+  private readonly createPod = Effect.fnUntraced(
+    { self: this },
+    function* ({ name, namespace, volumes }: PodTemplate, ownerUid: string | undefined) {
+      const owner = { apiVersion: "apps/v1", kind: "StatefulSet", name, uid: ownerUid }
+      const pod = yield* Effect.orDie(
+        this.it.api.request({
+          method: "POST",
+          path: podsPath(namespace),
+          body: podBody({
+            name,
+            namespace,
+            volumes,
+            nodeName: this.it.nodeName,
+            owners: ownerUid === undefined ? [] : [owner]
+          })
+        })
+      )
+      const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
+      this.podObjects.add(uid)
+      if (ownerUid !== undefined) this.ownerUids.set(uid, ownerUid)
+      return uid
+    }
+  )
 
   /** Pods whose objects are there: those that somebody can annotate. */
   hasPodObject(volume: SimulatedVolume): boolean {
@@ -341,8 +384,15 @@ export class Kubelet {
     Effect.gen({ self: this }, function* () {
       const { chance, faults, history, volumes } = this.it
       yield* Effect.sleep(chance.between(0, 5_000))
-      while (this.stage === "Chaos") {
-        const uid = yield* this.createPod(template)
+      let ownerUid: string | undefined
+      let renewals = 0
+      while (this.stage === "Chaos" || (this.stage === "Calm" && this.renewals > renewals)) {
+        const isRenewed = this.renewals > renewals
+        renewals = this.renewals
+        if (template.isOwned && (ownerUid === undefined || isRenewed || chance.happens(0.5))) {
+          ownerUid = yield* this.recreateOwner(template)
+        }
+        const uid = yield* this.createPod(template, ownerUid)
         history.count("pods")
         const { name, namespace, serviceAccountName } = template
         const pod = { name, namespace, uid, serviceAccountName }
@@ -357,6 +407,7 @@ export class Kubelet {
             targetPath,
             isPinned: volume.isPinned,
             state: "Publishing",
+            publishedMillis: 0,
             recorded: false,
             generationSeen: 0,
             // A wish from before may still be on its way to the driver.
@@ -374,7 +425,8 @@ export class Kubelet {
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false
         const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
-          isEnding ||= this.stage === "Ending" || (this.stage === "Chaos" && now >= untilMillis)
+          isEnding ||=
+            this.stage === "Ending" || this.renewals > renewals || (this.stage === "Chaos" && now >= untilMillis)
           return !isEnding
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
@@ -382,7 +434,7 @@ export class Kubelet {
         yield* this.runPod(own, { isWanted, leaving: Deferred.await(this.ending), podObjectGone })
         yield* this.deletePod(uid, template)
         for (const { targetPath } of own) volumes.delete(targetPath)
-        yield* this.wait(chance.between(0, 30_000))
+        yield* this.wait(chance.between(0, this.stage === "Chaos" ? 30_000 : 2_000))
       }
     })
 }

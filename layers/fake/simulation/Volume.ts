@@ -13,6 +13,8 @@ export interface SimulatedClass {
   readonly filesMax: number
   /** One name is a file in even generations and a directory in odd ones. */
   readonly flips: boolean
+  /** Names of files come and go with generations. */
+  readonly namesChange: boolean
   /** It asks for a Kubernetes Secret of all of its files. */
   readonly isSynced: boolean
   generation: number
@@ -29,6 +31,8 @@ export interface SimulatedVolume {
   readonly isPinned: boolean
   /** What the kubelet believes: "Published" from the first OK until it wants the volume gone. */
   state: "Publishing" | "Published" | "Unpublishing" | "Gone"
+  /** When that was last begun, in milliseconds since the epoch. */
+  publishedMillis: number
   /** A pod status has named it while it was published. */
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
@@ -63,11 +67,12 @@ export const secretNameOf = ({ name }: Pick<SimulatedClass, "name">): string => 
 export const sourceOf = ({ name, namespace }: Pick<SimulatedClass, "namespace" | "name">): string =>
   `${namespace}/${name}`
 
-/** @shape (class, generation) -> relative paths of that generation's files; names come and go with generations */
-const pathsOf = ({ filesMax, flips }: SimulatedClass, generation: number): ReadonlyArray<string> => {
+/** @shape (class, generation) -> relative paths of that generation's files */
+const pathsOf = ({ filesMax, flips, namesChange }: SimulatedClass, generation: number): ReadonlyArray<string> => {
   const paths = [ALWAYS]
   for (let index = 1; index <= filesMax; index++) {
-    if ((generation + index) % 3 !== 0) paths.push(index % 2 === 0 ? `tls/part-${index}` : `file-${index}`)
+    if (!namesChange || (generation + index) % 3 !== 0)
+      paths.push(index % 2 === 0 ? `tls/part-${index}` : `file-${index}`)
   }
   if (flips) paths.push(generation % 2 === 0 ? "flip" : "flip/inner")
   return paths

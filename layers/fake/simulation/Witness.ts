@@ -71,6 +71,8 @@ const readBelow = (
   }).pipe(Effect.ignore)
 
 const OTHERS = "others/"
+/** One of them, or all of a namespace; not those of the API group whose name begins so. */
+const OF_SECRETS = /\/secrets(?:\/|$)/u
 const SECRET_PATH = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u
 
 const secretOf = (object: JsonObject): Invariants.SecretOfOthers => {
@@ -128,9 +130,9 @@ export class Witness {
       for (const name of names.filter((it) => !it.startsWith(".."))) {
         yield* readBelow(files, `${targetPath}/${name}`, name, found)
       }
-      return { exists: true, dangling }
+      return { exists: true, dangling, generations: names.filter((it) => /^\.\.\d/u.test(it)).length }
     })
-    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false })))
+    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false, generations: 0 })))
     return { ...seen, mounts, files: found }
   }
 
@@ -166,7 +168,11 @@ export class Witness {
   // ---- checking
 
   /** Who owns the Secret of a class, against its users. */
-  checkOwners(its: SimulatedClass, users: ReadonlyArray<SimulatedVolume>): void {
+  checkOwners(
+    its: SimulatedClass,
+    users: ReadonlyArray<SimulatedVolume>,
+    ownerUidOf: (volume: SimulatedVolume) => string | undefined
+  ): void {
     const name = sourceOf({ ...its, name: secretNameOf(its) })
     const found = this.atOnce(this.world.control.all("secrets")).find((object) => nameOf(object) === name)
     if (found === undefined) return
@@ -179,7 +185,7 @@ export class Witness {
     this.world.referee.check(Invariants.usersOwnTheirSecret, {
       name,
       ownerUids: ownerUidsOf(found),
-      users: new Map(users.map(({ pod, targetPath }) => [pod.name, uids.get(targetPath) ?? ""]))
+      users: new Map(users.map((user) => [user.pod.name, ownerUidOf(user) ?? uids.get(user.targetPath) ?? ""]))
     })
   }
 
@@ -318,7 +324,7 @@ export class Witness {
           if (!WRITES.has(method)) return api.request(request)
           this.world.history.count("API writes")
           this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
-          if (path.includes("/secrets")) {
+          if (OF_SECRETS.test(path)) {
             if (method === "DELETE") this.checkRemoval(path)
             const before = this.secretAt(path)
             return Effect.tap(api.request(request), () =>

@@ -176,6 +176,7 @@ export class Workloads {
           isPinned: volume.isPinned,
           state: "Publishing",
           recorded: false,
+          publishedMillis: 0,
           generationSeen: 0,
           mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
         })
