@@ -82,13 +82,3 @@ export const nothingOfTheOperandIsLeft = invariant(
   ({ left, withinMillis }: { readonly left: ReadonlyArray<string>; readonly withinMillis: number }) =>
     left.length > 0 ? `left ${withinMillis} ms after removal could begin: ${left.join(", ")}` : undefined
 )
-
-/** Every promise that is checked here. */
-export const CLUSTER_APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string }> = [
-  volumesGoFirst,
-  collectedSecretIsUnused,
-  everyPodRuns,
-  restartedDriverServes,
-  driversFollow,
-  nothingOfTheOperandIsLeft
-]

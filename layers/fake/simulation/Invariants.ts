@@ -566,13 +566,16 @@ export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string
 
 /** The others of the list, and why they say nothing about what is built today. */
 export const NOT_YET: ReadonlyArray<{ readonly id: string; readonly why: string }> = [
-  { id: "S16", why: "there is no operator yet, and so nobody who writes a CSIDriver" },
-  { id: "S17", why: "there is no operator yet, and so no Removed state" },
+  {
+    id: "S16",
+    why: "a node alone has no operator, and so nobody who writes a CSIDriver; scenarios operator and cluster"
+  },
+  { id: "S17", why: "a node alone has no operator, and so no Removed state; scenarios operator and cluster" },
   { id: "S18", why: "one node has one writer per Secret; several nodes run in test/simulation/SecretSync.test.ts" },
   { id: "S19", why: "the other versions do not run here; tests of the on-disk layout stand in" },
   { id: "L7", why: "providers throttle in most runs, which end in L1 and L2; its bounds are measured with 500 pods" },
   { id: "L8", why: "the ten seconds are measured on the real driver; that a restart asks no provider is S11 here" },
-  { id: "L9", why: "there is no operator yet" },
+  { id: "L9", why: "a node alone has no operator; scenarios operator and cluster" },
   {
     id: "L10",
     why: "classes are broken and corrected in every run, which ends in L1; other wrong objects come with sync"

@@ -208,11 +208,15 @@ export class Witness {
     }
   }
 
+  private podUids(): ReadonlySet<string | undefined> {
+    return new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
+  }
+
   /** @shape ("namespace/name" of a Secret) -> published volumes of pods that are there, on any node */
   usersOf(secretName: string): ReadonlyArray<SimulatedVolume> {
     const its = this.classOfSecret(secretName)
     if (its === undefined) return []
-    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
+    const pods = this.podUids()
     return [...this.world.volumes.values()].filter(
       (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
     )
@@ -351,7 +355,9 @@ export class Witness {
 
   private checkReplaced(before: Invariants.PodStatusView, after: Invariants.PodStatusView): void {
     const { referee, volumes } = this.world
-    const holder = volumes.get(before.targetPath)
+    const held = volumes.get(before.targetPath)
+    // The status of a pod that is gone goes with it, whatever its node still has of it.
+    const holder = held !== undefined && this.podUids().has(held.pod.uid) ? held : undefined
     referee.check(Invariants.podStatusIsNotTaken, { before, after, holder })
     referee.check(Invariants.labelsOfOthersStay, { before, after })
   }
