@@ -207,9 +207,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       witness: operatorWitness,
       faults: operatorFaults
     })
+    /** What is on its way does not stand still with the process that has sent it. */
+    const network = KubernetesApi.of({
+      ...server,
+      request: (request) => Effect.provideService(server.request(request), Clock.Clock, clock)
+    })
     const operatorLives = yield* OperatorLives.make({
       ...{ chance, history, referee },
-      api: server,
+      api: network,
       witness: operatorWitness,
       faults: operatorFaults,
       touch: (path) => administrator.touch(path),

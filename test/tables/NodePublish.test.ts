@@ -1375,6 +1375,29 @@ describe("NodePublish: after a restart or a crash", () => {
     )
   )
 
+  it.effect.each([
+    { name: "when it could not be written", method: "POST" },
+    { name: "when it could not be looked for", method: "GET" }
+  ] as const)("without rotation a pod status is written later, though nobody comes back: $name", ({ method }) =>
+    lives(mounted, (provider) =>
+      Effect.gen(function* () {
+        yield* Node.removePodStatus("web-default-spc")
+        const kubernetes = yield* MemoryKubernetes
+        yield* kubernetes.failNext(
+          (asked) => asked.method === method && asked.path.includes("podstatuses"),
+          { status: 503, reason: "ServiceUnavailable" },
+          { applied: false }
+        )
+        yield* call()
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 9 })
+        assert.strictEqual(provider.calls.length, 0)
+        const [status, ...more] = yield* podStatuses
+        assert.deepNestedInclude(status, { "status.targetPath": Node.TARGET, "status.mounted": true })
+        assert.deepStrictEqual(more, [])
+      })
+    )
+  )
+
   it.effect("without the API server a running pod keeps its files, and the caller hears OK", () =>
     lives(mounted, (provider) =>
       Effect.gen(function* () {
