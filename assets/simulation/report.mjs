@@ -27,7 +27,8 @@
     outcome: run.texts[outcome],
     row: 0
   }))
-  const end = Math.max(run.virtualMillis, 1)
+  // Some room after the last event, so that a violation, which ends a run, is not on the edge.
+  const end = Math.ceil(Math.max(run.virtualMillis, 1) * 1.01)
 
   const two = (n) => String(n).padStart(2, "0")
   const time = (millis) => {
@@ -76,13 +77,23 @@
     }
     lane.rows = free.length
   }
+  const inChain = new Set(run.chain.map((index) => events[index].lane))
   let height = AXIS_HEIGHT
-  for (const lane of lanes) {
-    lane.top = height
-    lane.stateHeight = lane.states.length > 0 ? STATE_HEIGHT : 0
-    lane.height = lane.stateHeight + Math.max(lane.rows * ROW_HEIGHT, lane.stateHeight > 0 ? 0 : ROW_HEIGHT) + LANE_GAP
-    height += lane.height
+  const layOut = (onlyChain) => {
+    height = AXIS_HEIGHT
+    for (const [index, lane] of lanes.entries()) {
+      lane.isShown = !onlyChain || inChain.has(index)
+      lane.top = height
+      lane.stateHeight = lane.states.length > 0 ? STATE_HEIGHT : 0
+      const rowsHeight = Math.max(lane.rows * ROW_HEIGHT, lane.stateHeight > 0 ? 0 : ROW_HEIGHT)
+      lane.height = lane.isShown ? lane.stateHeight + rowsHeight + LANE_GAP : 0
+      height += lane.height
+    }
   }
+  const onlyChain = byId("only-chain")
+  onlyChain.checked = run.chain.length > 0
+  onlyChain.parentElement.hidden = run.chain.length === 0
+  layOut(onlyChain.checked)
 
   // ---- the head
 
@@ -219,6 +230,7 @@
     const x = xOf(event.at)
     if (x < LABEL_WIDTH || x > width) return
     const lane = lanes[event.lane]
+    if (!lane.isShown) return
     pen.fillStyle = color
     pen.globalAlpha = 0.5
     pen.fillRect(x, 0, 1, height)
@@ -243,7 +255,7 @@
     const top = frame.scrollTop
     const bottom = top + frame.clientHeight
     lanes.forEach((lane, index) => {
-      if (lane.top > bottom || lane.top + lane.height < top) return
+      if (!lane.isShown || lane.top > bottom || lane.top + lane.height < top) return
       pen.fillStyle = index % 2 === 0 ? "#fff" : "#f8fafc"
       pen.fillRect(0, lane.top - 2, width, lane.height)
       drawStates(lane)
@@ -265,6 +277,7 @@
     const x = xOf(event.at)
     if (x < LABEL_WIDTH || x > width) return
     const lane = lanes[event.lane]
+    if (!lane.isShown) return
     const top =
       event.kind === STATE
         ? lane.top + STATE_HEIGHT - 2
@@ -306,6 +319,10 @@
         const span = view.to - view.from
         look(event.at - span / 2, event.at + span / 2)
       }
+      if (!lanes[event.lane].isShown) {
+        onlyChain.checked = false
+        layOut(false)
+      }
       const { top, height: tall } = lanes[event.lane]
       if (top < frame.scrollTop + AXIS_HEIGHT || top + tall > frame.scrollTop + frame.clientHeight) {
         frame.scrollTop = Math.max(0, top - frame.clientHeight / 2)
@@ -325,7 +342,7 @@
   /** What is drawn at a point: of several, the last, which lies above. */
   const at = (x, y) => {
     if (x < LABEL_WIDTH) return undefined
-    const lane = lanes.find((it) => y >= it.top - 2 && y < it.top + it.height - 2)
+    const lane = lanes.find((it) => it.isShown && y >= it.top - 2 && y < it.top + it.height - 2)
     if (lane === undefined) return undefined
     const millis = millisOf(x)
     if (y < lane.top + lane.stateHeight) {
@@ -411,9 +428,13 @@
     const last = events[run.chain.at(-1)]
     const first = events[run.chain[0]]
     const span = Math.max(SPAN_MIN, (last.at - first.at) * 1.15)
-    look(last.at - span * 0.93, last.at + span * 0.07)
+    look(last.at - span * 0.9, last.at + span * 0.1)
   }
   violationButton.addEventListener("click", lookAtViolation)
+  onlyChain.addEventListener("input", () => {
+    layOut(onlyChain.checked)
+    redraw()
+  })
   frame.addEventListener("scroll", redraw)
   window.addEventListener("resize", redraw)
 
@@ -431,9 +452,10 @@
     return row
   }
   const showRows = () => {
+    // First, so that the place in a list that has become shorter is one that it has.
+    inner.style.height = `${shown.length * LIST_ROW}px`
     const first = Math.max(0, Math.floor(list.scrollTop / LIST_ROW) - 5)
     const last = Math.min(shown.length, first + Math.ceil(list.clientHeight / LIST_ROW) + 10)
-    inner.style.height = `${shown.length * LIST_ROW}px`
     inner.replaceChildren(
       ...shown.slice(first, last).map((event, index) => {
         const row = rowOf(event, "div")

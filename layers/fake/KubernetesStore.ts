@@ -247,6 +247,8 @@ const isRevision = (text: string) => /^\d{1,15}$/u.test(text)
 export class KubernetesStore {
   private readonly types: ReadonlyMap<string, ResourceType>
   private readonly tables = new Map<ResourceType, Map<string, JsonObject>>()
+  /** As they are listed, until the next write: lists are asked for more often than there are writes. */
+  private readonly sorted = new Map<ResourceType, ReadonlyArray<JsonObject>>()
   private readonly watchers = new Set<Watching>()
   private readonly snapshots = new Map<string, Snapshot>()
   /** Those that are served. */
@@ -429,7 +431,11 @@ export class KubernetesStore {
 
   /** In the order of lists: by namespace, then name. */
   objects(type: ResourceType): ReadonlyArray<JsonObject> {
-    return [...this.table(type)].sort(([one], [other]) => compare(one, other)).map(([, object]) => object)
+    const known = this.sorted.get(type)
+    if (known !== undefined) return known
+    const objects = [...this.table(type)].sort(([one], [other]) => compare(one, other)).map(([, object]) => object)
+    this.sorted.set(type, objects)
+    return objects
   }
 
   /**
@@ -898,6 +904,7 @@ export class KubernetesStore {
   private store(type: ResourceType, object: JsonObject, previous: JsonObject | undefined): JsonObject {
     const stored = freeze(withVersion(object, ++this.revision))
     this.table(type).set(keyOf(namespaceOf(stored), nameOf(stored)), stored)
+    this.sorted.delete(type)
     const event = previous === undefined ? "ADDED" : "MODIFIED"
     this.record({ revision: this.revision, type, event, object: stored, previous })
     return stored
@@ -908,6 +915,7 @@ export class KubernetesStore {
     const key = keyOf(namespaceOf(erased), nameOf(erased))
     const previous = this.table(type).get(key)
     this.table(type).delete(key)
+    this.sorted.delete(type)
     this.record({ revision: this.revision, type, event: "DELETED", object: erased, previous })
     return erased
   }

@@ -6,7 +6,6 @@
  * become true is waited for; and the end of all pods, without API server and providers, after which nothing is left.
  */
 import { Clock, Context, Effect, FileSystem, Layer } from "effect"
-import type { DriverConfig } from "../../schemas/Config.ts"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
@@ -17,21 +16,16 @@ import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { MemoryNode, make as makeNode } from "./MemoryNode.ts"
 import * as MemoryPluginRegistry from "./MemoryPluginRegistry.ts"
 import * as MemoryProviders from "./MemoryProviders.ts"
-import { Stuck, simulate } from "./SeededScheduler.ts"
 import * as Backend from "./simulation/Backend.ts"
-import { type Chance, make as makeChance } from "./simulation/Chance.ts"
+import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
+import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
+import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
-import { History } from "./simulation/History.ts"
+import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import {
-  BACKOFF_MILLIS_MAX,
-  DRIVER_NAME,
-  Kubelet,
-  type PodTemplate,
-  REPUBLISH_MILLIS_MAX
-} from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
-import { Referee } from "./simulation/Referee.ts"
+import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import {
   ALWAYS,
@@ -40,8 +34,7 @@ import {
   PODS_DIRECTORY,
   type SimulatedClass,
   type SimulatedVolume,
-  secretNameOf,
-  sourceOf
+  secretNameOf
 } from "./simulation/Volume.ts"
 import { Witness } from "./simulation/Witness.ts"
 
@@ -53,10 +46,6 @@ export interface NodeSimulationOptions extends RunOptions {
   readonly plant?: Plant
 }
 
-const START_MILLIS = Date.UTC(2026, 0, 1)
-const MINUTE = 60_000
-const HOUR = 60 * MINUTE
-const ROTATION_MILLIS = 2 * MINUTE
 /** Two waits of the kubelet's, one for the last fault and one for the driver that was just starting, and the calls. */
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 /** A volume becomes due just after a republish; the provider and the disk take their time. */
@@ -69,7 +58,6 @@ const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 /** A minute; before that, a reconcile that failed while the API server was away comes back after its longest back-off. */
 const GONE_WITHIN_MILLIS = 7 * MINUTE
-const STEPS_PER_HOUR_MAX = 20_000_000
 const READER_MILLIS_MAX = 10_000
 const IMPATIENT_MILLIS_MAX = 4_000
 /** Within the second that a replaced generation is kept for its readers. */
@@ -83,62 +71,7 @@ const API_LANE = "API server"
 /** What the driver said, whose first part, in quotes, is constant. */
 const LOG_LINE = /\] ("((?:[^"\\]|\\.)*)".*)/su
 
-const configOf = (rotationEnabled: boolean): DriverConfig => ({
-  endpoint: "unix:///csi/csi.sock",
-  driverName: DRIVER_NAME,
-  nodeId: NODE_NAME,
-  logFormatJson: false,
-  verbosity: 5,
-  providerDirectories: ["/providers"],
-  metricsAddr: "0",
-  rotationEnabled,
-  rotationPollIntervalMillis: ROTATION_MILLIS,
-  pprofEnabled: false,
-  pprofPort: 6065,
-  maxCallRecvBytes: 4_194_304,
-  providerHealthCheck: true,
-  providerHealthCheckIntervalMillis: ROTATION_MILLIS,
-  kubeconfig: "",
-  kubeletRegistrationPath: "/var/lib/kubelet/plugins/csi-secrets-store/csi.sock",
-  pluginRegistrationDirectory: "/registration",
-  healthAddr: "",
-  providerWaitMillis: 10_000,
-  tmpfsSizeBytes: 0,
-  volumeMountGroup: false,
-  shutdownGraceMillis: 25_000,
-  returnRotationErrors: false,
-  refreshOnClassChange: false,
-  providerMountsMax: 32,
-  providerRefreshesMax: 4,
-  providerRefreshesPerSecond: 10,
-  memoryTrimIntervalMillis: 0
-})
-
-const PROVIDERS = ["vault", "azure"]
-/** Some pods of these names and classes would have one pod status, if names alone decided. */
-const NAMESPACES = ["x", "other"]
-const CLASS_NAMES = ["y", "x-y", "z"]
 const POD_NAMES = ["web", "web-x", "db", "job", "cache", "api"]
-
-const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
-  new Map(
-    NAMESPACES.flatMap((namespace) =>
-      CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
-        sourceOf({ namespace, name }),
-        {
-          namespace,
-          name,
-          provider: chance.oneOf(PROVIDERS),
-          filesMax: chance.below(7),
-          namesChange: chance.happens(0.5),
-          flips: chance.happens(0.3),
-          isSynced: chance.happens(0.5),
-          generation: 1,
-          askedMillis: Number.NEGATIVE_INFINITY
-        }
-      ])
-    )
-  )
 
 const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>): ReadonlyArray<PodTemplate> =>
   NAMESPACES.flatMap((namespace) => {
@@ -156,42 +89,8 @@ const drawPods = (chance: Chance, classes: ReadonlyMap<string, SimulatedClass>):
     }))
   })
 
-const classPath = (namespace: string) =>
-  `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
-
-/** @shape (class, isUsable) -> the object; an unusable one has no parameters, as after a slip in an editor */
-const classObject = (it: SimulatedClass, isUsable: boolean) => ({
-  apiVersion: "secrets-store.csi.x-k8s.io/v1",
-  kind: "SecretProviderClass",
-  metadata: {
-    name: it.name,
-    namespace: it.namespace,
-    annotations: { "secrets-store.csi.k8s.io/sync-all-files": "true" }
-  },
-  spec: {
-    provider: it.provider,
-    ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}),
-    ...(it.isSynced ? { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque" }] } : {})
-  }
-})
-
-const classLane = (it: SimulatedClass): string => `class ${sourceOf(it)}`
-
-/** Repeats something at random intervals of a mean length; never when that is 0. */
-const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
-  meanMillis === 0
-    ? Effect.never
-    : Effect.forever(
-        Effect.andThen(
-          Effect.suspend(() => Effect.sleep(chance.between(0, 2 * meanMillis))),
-          what
-        )
-      )
-
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
-  readonly history: History
-  readonly referee: Referee
   readonly volumes: Map<string, SimulatedVolume>
   plan: FaultPlan | undefined
   rotationEnabled: boolean
@@ -201,11 +100,11 @@ interface Notes {
 const program = (
   { hours, plant = (ports) => ports, rates }: NodeSimulationOptions,
   notes: Notes,
-  setClock: (clock: Clock.Clock) => void
+  { history, referee, setClock }: Judges
 ) =>
   Effect.gen(function* () {
     setClock(yield* Clock.Clock)
-    const { history, referee, volumes } = notes
+    const { volumes } = notes
     const chance = yield* makeChance
     const plan = adjustPlan(drawPlan(chance), rates)
     const rotationEnabled = chance.happens(0.8)
@@ -259,7 +158,8 @@ const program = (
       )
 
     const lives = yield* Lives.make({
-      config: configOf(rotationEnabled),
+      nodeName: NODE_NAME,
+      config: () => configOf(NODE_NAME, { rotationEnabled }),
       world: {
         mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
@@ -276,8 +176,10 @@ const program = (
           history.count("log lines")
           witness.checkText("a log line", line)
           const [, said = "", message = ""] = LOG_LINE.exec(line) ?? []
+          // The kubelet's lane tells of calls already.
+          if (message === "request" || message === "response") return
           history.count(`decision ${message}`)
-          if (!said.includes(MARK)) history.note(`says ${said}`, Lives.DRIVER_LANE)
+          if (!said.includes(MARK)) history.note(`says ${said}`, Lives.laneOf(NODE_NAME))
         }
       }),
       faults,
@@ -285,7 +187,18 @@ const program = (
       history,
       referee
     })
-    const kubelet = new Kubelet({ lives, files, api, volumes, witness, faults, chance, history, referee })
+    const kubelet = new Kubelet({
+      nodeName: NODE_NAME,
+      lives,
+      files,
+      api,
+      volumes,
+      witness,
+      faults,
+      chance,
+      history,
+      referee
+    })
     const current = () => [...volumes.values()]
 
     // ---- what goes on
@@ -374,7 +287,7 @@ const program = (
         volume.mayChange = true
       }
       yield* node.reboot
-      history.note("has rebooted", Lives.DRIVER_LANE)
+      history.note("has rebooted", Lives.laneOf(NODE_NAME))
     })
 
     const providerGone = Effect.gen(function* () {
@@ -702,41 +615,12 @@ const program = (
  * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
  */
 export const run = (options: NodeSimulationOptions): RunResult => {
-  const { hours, seed, timeline } = options
-  let clock: Clock.Clock | undefined
-  const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
-  const history = new History(elapsedMillis, timeline)
-  const referee = new Referee(history, elapsedMillis)
-  const notes: Notes = {
-    history,
-    referee,
-    volumes: new Map(),
-    plan: undefined,
-    rotationEnabled: false,
-    volumesMax: 0
-  }
-  const setClock = (it: Clock.Clock) => {
-    clock = it
-  }
-  const whole = Effect.raceFirst(program(options, notes, setClock), referee.violated)
-  const stepsMax = Math.ceil((hours + 1) * STEPS_PER_HOUR_MAX)
-  const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
-  return {
-    seed,
-    violation: referee.violation,
-    digest: history.digest(),
-    steps,
-    virtualMillis: elapsedMillis(),
-    history,
-    rates: notes.plan,
-    summary: summaryOf(notes)
-  }
+  const notes: Notes = { volumes: new Map(), plan: undefined, rotationEnabled: false, volumesMax: 0 }
+  const result = runOnce(options, (judges) => program(options, notes, judges))
+  return { ...result, rates: notes.plan, summary: summaryOf(notes, result.history) }
 }
 
-const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
-  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
-
-const summaryOf = ({ history, rotationEnabled, volumesMax }: Notes): RunResult["summary"] => {
+const summaryOf = ({ rotationEnabled, volumesMax }: Notes, history: History): RunResult["summary"] => {
   const counted = (name: string, figure = name) => `${history.figure(figure)} ${name}`
   const rotation = `rotation ${rotationEnabled ? "on" : "off"}`
   return [
@@ -755,17 +639,4 @@ export const scenario: Scenario = {
   name: "node",
   description: "the node driver with a kubelet, pods, providers, a disk and an API server",
   run
-}
-
-/** A run that cannot end is a violation like others; any other throw is a mistake of ours. */
-const stepsOf = (start: () => ReturnType<typeof simulate<void, never>>, referee: Referee): number => {
-  try {
-    const { exit, steps } = start()
-    if (exit._tag === "Failure") throw new Error("the simulation itself failed", { cause: exit.cause })
-    return steps
-  } catch (cause) {
-    if (!(cause instanceof Stuck)) throw cause
-    referee.check(Invariants.runEnds, { message: cause.message })
-    return cause.steps
-  }
 }

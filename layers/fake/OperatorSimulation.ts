@@ -330,7 +330,7 @@ const program = (options: OperatorSimulationOptions, notes: Notes, setClock: (cl
     yield* Effect.forkScoped(controlPlane.run)
     for (const name of names) yield* Effect.forkScoped(lives.supervise(name))
     yield* Effect.sleep(chance.between(0, 5_000))
-    if (!isTakeOver) yield* administrator.createClusterCsiDriver({ managementState: "Managed" })
+    if (!isTakeOver) yield* administrator.createClusterCsiDriver(administrator.drawSpec())
     history.note("faults begin")
     yield* Effect.timeoutOption(chaos, options.hours * HOUR)
 

@@ -7,6 +7,7 @@
 import { spawnSync } from "node:child_process"
 import { writeFileSync, writeSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { Effect } from "effect"
 import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
 import { campaign, summarize, type Terminal } from "./simulate/Campaign.ts"
 import { exitCodeOf, type Outcome, outcomeOf } from "./simulate/ExitCodes.ts"
@@ -136,7 +137,7 @@ const runSmallest = (flags: Flags): Outcome => {
 }
 
 const runCampaign = async (flags: Flags): Promise<Outcome> => {
-  const result = await campaign(flags, terminal)
+  const result = await Effect.runPromise(campaign(flags, terminal))
   if (isTerminal) write(STDERR, ERASE_LINE)
   const { lines, outcome } = summarize(result, flags)
   say(...lines)

@@ -120,9 +120,9 @@ export const configEvents = (
       ]
     : []
   if (before === undefined) return missing
-  const [hadProxy, hasProxy] = [Object.keys(before.proxy).sort().join(", "), Object.keys(now.proxy).sort().join(", ")]
+  const [hadProxy, hasProxy] = [before, now].map(({ proxy = {} }) => Object.keys(proxy).sort().join(", "))
   const { cipherSuites, minTLSVersion } = now.servingInfo
-  const proxyChanged = !isEqual(before.proxy, now.proxy)
+  const proxyChanged = before.proxy !== undefined && !isEqual(before.proxy, now.proxy)
   const tlsChanged = !isEqual(before.servingInfo, now.servingInfo)
   return [
     ...missing,

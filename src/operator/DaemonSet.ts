@@ -33,8 +33,8 @@ export interface Ingredients {
   readonly overrides: unknown
   /** Data of the ConfigMap with the trusted certificates; undefined when there is none. */
   readonly caBundle: StringMap | undefined
-  /** NO_PROXY, HTTP_PROXY, HTTPS_PROXY, as far as they are set. */
-  readonly proxy: StringMap
+  /** NO_PROXY, HTTP_PROXY, HTTPS_PROXY, as far as they are set; undefined while that is not known. */
+  readonly proxy: StringMap | undefined
 }
 
 /** @shape (text, values by placeholder's name) -> text; an unknown placeholder stays */
@@ -222,8 +222,14 @@ export const render = (ingredients: Ingredients, sha256: Sha256): Result.Result<
     }
     const trusting =
       overrides.trustedCABundle === true ? withCaBundle(rotated, namespace, ingredients.caBundle, sha256) : rotated
-    const proxied = overrides.proxy === true ? withProxy(trusting, ingredients.proxy) : trusting
-    return withOverrides(proxied, overrides)
+    if (overrides.proxy !== true) return withOverrides(trusting, overrides)
+    // Without it every pod would be replaced, and once more when it can be read.
+    if (ingredients.proxy === undefined) {
+      return yield* Result.fail(
+        "the cluster's proxy is asked for by spec.unsupportedConfigOverrides and cannot be read"
+      )
+    }
+    return withOverrides(withProxy(trusting, ingredients.proxy), overrides)
   })
 }
 
@@ -336,6 +342,15 @@ const stableAnnotation = (live: Manifest): StringMap => {
     : { [Annotation.stableGeneration]: String(rollout.generation) }
 }
 
+/** Of what the pods do not depend on any more, as keys that take the annotation away. */
+const withoutDependencies = (chosen: Manifest, live: Manifest): StringMap =>
+  Object.fromEntries(
+    Object.keys(live.metadata.annotations ?? {})
+      .filter((key) => key.startsWith(Annotation.dependencyPrefix))
+      .filter((key) => chosen.metadata.annotations?.[key] === undefined)
+      .map((key) => [`${key}-`, ""])
+  )
+
 /**
  * @shape  (required: as rendered, live, generation of the live one after our last write, digest) -> Change
  * @errors none: every pair has a decision
@@ -358,7 +373,7 @@ export const decide = (
   const hashes = live.metadata.annotations?.[Annotation.specHash] === hash
   // What we wrote ourselves says the same, even where the API server keeps it in words that we do not know.
   const isSame = isSameSpec(chosen, live) || (hashes && live.metadata.generation === writtenGeneration)
-  const annotations = { [Annotation.specHash]: hash, ...stableAnnotation(live) }
+  const annotations = { [Annotation.specHash]: hash, ...stableAnnotation(live), ...withoutDependencies(chosen, live) }
   const wanted = withAnnotations(chosen, annotations)
   const metadata = Merge.mergeMetadata(live.metadata, wanted.metadata)
   if (isSame && isEqual(metadata, live.metadata)) return Merge.UNCHANGED

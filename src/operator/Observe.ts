@@ -14,6 +14,7 @@ import type { Manifest } from "../../schemas/Manifest.ts"
 import { CachedMeta, ObjectMeta, open, type StringMap } from "../../schemas/Meta.ts"
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import * as Resource from "../reconciler/Resource.ts"
+import { observationRetry } from "../reconciler/Schedules.ts"
 import { apiServers } from "./ClusterTls.ts"
 import * as Desired from "./Desired.ts"
 import { idOf, keyOf, type OperandId, resourceOf } from "./Kinds.ts"
@@ -29,7 +30,8 @@ const OPENSHIFT_CONFIG = "config.openshift.io"
 
 /** The cluster's configuration as it was observed. */
 export interface ClusterConfig {
-  readonly proxy: StringMap
+  /** Undefined until it could be read once. */
+  readonly proxy: StringMap | undefined
   readonly hasProxy: boolean
   readonly servingInfo: ObservedServingInfo
 }
@@ -110,11 +112,15 @@ const servedGroups: Effect.Effect<ReadonlySet<string> | undefined, KubernetesApi
   }
 )
 
+/** What passes by itself is not observed: conditions would say so, and the opposite a second later. */
+const patiently = <A, R>(effect: Effect.Effect<A, KubernetesApiFailed, R>) =>
+  Effect.retry(effect, { schedule: observationRetry, while: ({ isTransient }) => isTransient })
+
 const orAbsent = <A, R>(
   effect: Effect.Effect<A, KubernetesApiFailed, R>
 ): Effect.Effect<A | undefined, KubernetesApiFailed, R> =>
   Effect.catchIf(
-    effect,
+    patiently(effect),
     ({ isNotFound }) => isNotFound,
     () => Effect.undefined
   )
@@ -139,7 +145,7 @@ const listedBindings = Resource.make({
 })
 
 const syncBindings = Effect.map(
-  Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` }),
+  patiently(Resource.list(listedBindings, { labelSelector: `${SYNC_LABEL}=true` })),
   ({ objects }): ReadonlyArray<Manifest> =>
     objects.map((object) => ({ ...object, apiVersion: "rbac.authorization.k8s.io/v1", kind: "RoleBinding" }))
 )
@@ -208,7 +214,7 @@ const observeConfig = Effect.fnUntraced(function* (
   const config: ClusterConfig = {
     proxy: Result.isSuccess(proxy)
       ? nonEmpty({ NO_PROXY: status?.noProxy, HTTP_PROXY: status?.httpProxy, HTTPS_PROXY: status?.httpsProxy })
-      : (before?.proxy ?? {}),
+      : before?.proxy,
     hasProxy: Result.isSuccess(proxy) ? proxy.success !== undefined : (before?.hasProxy ?? true),
     servingInfo: Result.isSuccess(apiServer)
       ? observeServingInfo(apiServer.success)
@@ -224,7 +230,7 @@ const isUsed = (pod: typeof consumers.schema.Type): boolean =>
   (pod.spec.volumes ?? []).some(({ csi }) => csi?.driver === DRIVER_NAME)
 
 /** "namespace/name" of pods that the kubelet would need the driver for. */
-const findConsumers = Effect.map(Resource.list(consumers), ({ objects }) =>
+const findConsumers = Effect.map(patiently(Resource.list(consumers)), ({ objects }) =>
   objects.filter(isUsed).map(Resource.keyOf).sort()
 )
 
@@ -236,8 +242,9 @@ const timed = <A, E, R>(list: Effect.Effect<A, E, R>, memory: Memory): Effect.Ef
   })
 
 const findDriverPods = (namespace: string) =>
-  Effect.map(Resource.list(Resource.pods, { namespace, labelSelector: `app=${DAEMON_SET}` }), ({ objects }) =>
-    objects.map(Resource.keyOf).sort()
+  Effect.map(
+    patiently(Resource.list(Resource.pods, { namespace, labelSelector: `app=${DAEMON_SET}` })),
+    ({ objects }) => objects.map(Resource.keyOf).sort()
   )
 
 const EGRESS: OperandId = { kind: "NetworkPolicy", namespace: "", name: "sscsi-allow-egress-to-api-server-operand" }
@@ -272,7 +279,7 @@ export const observe = Effect.fn("Operator.observe")(function* (
   if (management._tag === "Absent" || management._tag === "Released") return nothing
 
   // What was known stays known while the API server does not say.
-  memory.servedGroups = (yield* Effect.catch(servedGroups, () => Effect.undefined)) ?? memory.servedGroups
+  memory.servedGroups = (yield* Effect.catch(patiently(servedGroups), () => Effect.undefined)) ?? memory.servedGroups
   const isOpenShift = memory.servedGroups?.has(OPENSHIFT_CONFIG) === true
   const { config: clusterConfig, failures } = isOpenShift
     ? yield* observeConfig(memory.clusterConfig)
@@ -310,7 +317,7 @@ export const observe = Effect.fn("Operator.observe")(function* (
     apiServerPorts: Result.isSuccess(ports)
       ? (ports.success?.ports ?? []).flatMap(({ port }) => (port === undefined ? [] : [port]))
       : [],
-    proxy: clusterConfig?.proxy ?? {},
+    proxy: isOpenShift ? clusterConfig?.proxy : memory.servedGroups === undefined ? undefined : {},
     observationFailures: failures,
     consumers: waits && daemonSet !== undefined ? yield* timed(findConsumers, memory) : [],
     driverPods:

@@ -22,8 +22,8 @@ export interface Observed {
   /** API groups of OpenShift that this API server serves; undefined while that is not known. */
   readonly servedGroups: ReadonlySet<string> | undefined
   readonly apiServerPorts: ReadonlyArray<number>
-  /** Of the cluster's proxy: NO_PROXY, HTTP_PROXY, HTTPS_PROXY. */
-  readonly proxy: StringMap
+  /** Of the cluster's proxy: NO_PROXY, HTTP_PROXY, HTTPS_PROXY; undefined while that is not known. */
+  readonly proxy: StringMap | undefined
   /** What of the cluster's configuration could not be observed, and why. */
   readonly observationFailures: ReadonlyArray<string>
   /** "namespace/name" of pods that use a volume of the driver; looked for only before the driver is removed. */

@@ -271,6 +271,11 @@ const planManaged = (observed: Observed, it: ClusterCSIDriver, fixed: Fixed): Pl
     // Pods that come before their ServiceAccount and its rights are refused, and come back later and later.
     const first = change._tag === "Create" ? [...before, ...statics.map(({ key }) => key)] : before
     if (change._tag === "Create" && staticErrors.length > 0) return []
+    if (change._tag === "Create" && observed.servedGroups === undefined) {
+      // On OpenShift, pods without the right to a security context are refused.
+      nodeErrors.push("which APIs there are cannot be read, and so not which rights the driver's pods need")
+      return []
+    }
     return applied(NODE_FILE, rendered.success, change, first)
   }
   const node = daemonSet()

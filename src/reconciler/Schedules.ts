@@ -40,6 +40,13 @@ export const providerRetry = Schedule.exponential("1 second", 1.1).pipe(
 )
 
 /**
+ * A volume that is mounted and could not be recorded. Ends with the volume.
+ *
+ * @units 1 s, doubled each time up to 1 min
+ */
+export const lateRecord = Schedule.exponential("1 second", 2).pipe(atMost("1 minute"), Schedule.jittered)
+
+/**
  * An Event that could not be written.
  *
  * @units three tries in total; 500 ms, doubled each time
@@ -61,6 +68,17 @@ export const tlsProfileRead = Schedule.spaced("2 seconds")
  * @source reference/operator.md 1.5
  */
 export const leaseFirstRead = Schedule.spaced("1 second")
+
+/**
+ * A read of the operator that a busy API server did not answer: of the dozen of one reconcile, one would often fail.
+ *
+ * @units  three tries in total; 100 ms, doubled each time
+ * @source reference/operator.md Q26
+ */
+export const observationRetry = Schedule.exponential("100 millis", 2).pipe(
+  Schedule.jittered,
+  Schedule.upTo({ times: 2 })
+)
 
 /**
  * Whether a group of APIs has appeared or gone, and whatever could not be read the last time.

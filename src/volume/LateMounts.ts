@@ -2,7 +2,7 @@
  * First mounts that go on after their call has ended, because a provider that is asked too much had not yet had time for
  * them. The kubelet comes back for such a volume, at its own leisure, and then finds it mounted.
  *
- * One per volume at most; all of them end with the driver.
+ * So does recording a volume that was mounted while it could not be recorded. One per volume at most; all of them end with the driver.
  */
 import { Context, Effect, Fiber, FiberMap, Layer, Option } from "effect"
 

@@ -22,6 +22,7 @@ import type { ObjectVersion } from "../../schemas/Provider.ts"
 import type { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter } from "../ports/Mounter.ts"
 import { Providers } from "../ports/Providers.ts"
+import { lateRecord } from "../reconciler/Schedules.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
 import { decide, type Observed } from "./Decision.ts"
@@ -375,6 +376,35 @@ const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
   if (decision._tag === "Complete" && learnt !== undefined) yield* complete(volume, learnt.known, progress)
 })
 
+/**
+ * Records a filled volume as soon as that is possible. Without rotation the kubelet need not come back for a volume that
+ * was answered OK, and what is not recorded is found by nobody who looks for it in the API.
+ */
+const recordLate = Effect.fn("NodePublish.recordLate")(function* (volume: Volume) {
+  const table = yield* VolumeTable
+  const { targetPath } = volume
+  let isOver = false
+  const attempt = Effect.gen(function* () {
+    const now = yield* Clock.currentTimeMillis
+    const within = { ...volume, answerByMillis: now + CALL_MILLIS_MAX }
+    const { mount: state, populated } = yield* observe(within)
+    // What is not a volume is left to the next call.
+    if (state === "Mounted" && populated) {
+      const { known, record } = yield* learn(within)
+      if (record === "Unknown") return
+      if (record === "Unrecorded") yield* recordAsItIs(within, known, progressOf(known.provider))
+    }
+    isOver = true
+  })
+  const tried = Effect.catch(table.inBackground(targetPath, attempt), (failure) =>
+    Effect.logWarning("a mounted volume could not be recorded", {
+      [LogKeys.targetPath]: targetPath,
+      [LogKeys.error]: failure.message
+    })
+  )
+  yield* Effect.repeat(tried, { schedule: lateRecord, until: () => isOver })
+})
+
 /** Not mounted in time, because others were first: it is still wanted. */
 const isLate = (failure: PublishFailed): boolean =>
   failure._tag === "ContentNotMounted" && failure.reason._tag === "ProviderBusy"
@@ -396,6 +426,9 @@ const serve = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
           : Effect.void
       )
     )
+  const { rotationEnabled } = yield* Settings
+  const isRecorded = isMock(volume) || table.get(volume.targetPath)?.podStatusName !== undefined
+  if (!rotationEnabled && !isRecorded) yield* late.begin(volume.targetPath, () => recordLate(volume))
 })
 
 /**

@@ -9,6 +9,7 @@ import { parse } from "yaml"
 import { NODE_FLAGS } from "../../layers/development/DriverProcess.ts"
 import { DRIVER_FLAGS } from "../../src/main/Flags.ts"
 import { OPERATOR_FLAGS } from "../../src/main/OperatorFlags.ts"
+import { SIMULATE_FLAGS } from "../../src/main/simulate/Flags.ts"
 
 const root = new URL("../../", import.meta.url)
 const file = fileURLToPath(new URL("README.md", root))
@@ -65,7 +66,7 @@ describe("README", () => {
     const known = [...Object.values(DRIVER_FLAGS), OPERATOR_FLAGS].flatMap((flags) => flags.map(({ name }) => name))
     const ofNode = NODE_FLAGS.map((flag) => flag.replace(/^--([^=]+).*$/u, "$1"))
     // Of our own scripts, and of kubectl.
-    const ofOthers = ["keep", "seed", "type", ...ofNode]
+    const ofOthers = ["keep", "type", ...SIMULATE_FLAGS, ...ofNode]
     const used = [...readme.matchAll(/(?<![\w-])--([a-z][\w-]*)/gu)].map(([, name]) => name!)
     assert.deepStrictEqual(
       [...new Set(used)].filter((name) => !known.includes(name) && !ofOthers.includes(name)),

@@ -109,20 +109,6 @@ describe("the driver on a simulated node", () => {
   })
 })
 
-describe("npm run simulate", () => {
-  it.each([
-    { words: ["--seed", "1.5"], says: /invalid value "1.5" for --seed: give a whole number from 0 to/u },
-    { words: ["--hours", "0"], says: /invalid value "0" for --hours: give a number from 0.1 to 240/u },
-    { words: ["--unheard"], says: /Unknown option '--unheard'/u }
-  ])("refuses $words", ({ says, words }) => {
-    const { status, stderr, stdout } = simulateCommand(...words)
-    assert.strictEqual(status, 2)
-    assert.match(stderr, says)
-    assert.include(stderr, "usage: npm run simulate")
-    assert.strictEqual(stdout, "")
-  })
-})
-
 // ---- mistakes
 
 type Mount = ReturnType<Providers["Service"]["mount"]>

@@ -6,6 +6,7 @@ import {
   leaseAcquisition,
   leaseRelease,
   leaseRenewal,
+  observationRetry,
   providerRetry,
   watchReconnect
 } from "../../src/reconciler/Schedules.ts"
@@ -33,6 +34,7 @@ describe("schedules", () => {
     { row: "3.2", name: "providerRetry, 20 % more", schedule: providerRetry, chance: 1, expected: [1_200, 1_320] },
     { row: "e.2", name: "conflictRetry", schedule: conflictRetry, chance: 0.5, expected: [10, 20, 40, 80] },
     { row: "8.3", name: "eventRetry", schedule: eventRetry, chance: 0.5, expected: [500, 1_000] },
+    { row: "Q26", name: "observationRetry", schedule: observationRetry, chance: 0.5, expected: [100, 200] },
     { row: "1.6", name: "leaseRelease", schedule: leaseRelease, chance: 0.5, expected: [500, 1_000] },
     ...[
       { chance: 0, expected: 26_000 },

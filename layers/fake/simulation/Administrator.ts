@@ -144,7 +144,8 @@ export class Administrator {
     })
     const controlPlaneTopology = chance.happens(0.15) ? "SingleReplica" : "HighlyAvailable"
     const cluster = { metadata: { name: "cluster" }, spec: {} }
-    yield* this.create(`${CONFIG}/proxies`, { kind: "Proxy", ...cluster })
+    const proxied = chance.happens(0.5) ? { status: { httpProxy: `http://user:${CANARY}@proxy:3128` } } : {}
+    yield* this.create(`${CONFIG}/proxies`, { kind: "Proxy", ...cluster, ...proxied })
     yield* this.create(`${CONFIG}/apiservers`, { kind: "APIServer", ...cluster })
     const infrastructure = { kind: "Infrastructure", ...cluster, status: { controlPlaneTopology } }
     yield* this.create(`${CONFIG}/infrastructures`, infrastructure)
@@ -207,11 +208,29 @@ export class Administrator {
     }
   }
 
+  /** What somebody wants who begins with the driver. */
+  readonly drawSpec = (): JsonObject => {
+    const { chance } = this.options
+    const tokenRequests = chance.happens(0.2) ? { tokenRequests: this.drawTokens() } : {}
+    const driverConfig = {
+      driverType: "SecretsStore",
+      secretsStore: { secretRotation: this.drawRotation(), ...tokenRequests }
+    }
+    return {
+      managementState: "Managed",
+      ...(chance.happens(0.3) ? { driverConfig } : {}),
+      ...(chance.happens(0.5) ? { unsupportedConfigOverrides: this.drawOverrides() } : {})
+    }
+  }
+
   readonly administrate: Effect.Effect<void> = Effect.suspend(() => {
     const { chance, witness } = this.options
     const it = witness.clusterCsiDriver
     if (it === undefined) {
-      return this.act("administrator creates", this.createClusterCsiDriver({ managementState: this.drawState() }))
+      return this.act(
+        "administrator creates",
+        this.createClusterCsiDriver({ ...this.drawSpec(), managementState: this.drawState() })
+      )
     }
     const levels = ["Normal", "Debug", "Trace", "TraceAll"]
     const annotations = ["remove-without-waiting", "adopt-foreign-objects"]
@@ -429,7 +448,7 @@ export class Administrator {
     faults.note("discovery")
     const group = chance.oneOf(OPENSHIFT_GROUPS)
     yield* control.setServed(group, false)
-    witness.changed()
+    witness.served(false)
     yield* Effect.ensuring(this.sleep(chance.between(0, 10 * MINUTE)), this.serve(true))
   })
 
@@ -438,7 +457,7 @@ export class Administrator {
     const { control, witness } = this.options
     return Effect.gen(function* () {
       for (const group of OPENSHIFT_GROUPS) yield* control.setServed(group, isServed)
-      witness.changed()
+      witness.served(isServed)
     })
   }
 

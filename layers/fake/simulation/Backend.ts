@@ -45,8 +45,8 @@ const spoilt = (answer: MountResponse, chance: Chance): MountResponse => {
   }
 }
 
-/** Where a provider's story is told. */
-export const laneOf = (provider: string): string => `provider ${provider}`
+/** Where a provider's story is told; of one node when there are several. */
+export const laneOf = (provider: string, nodeName = ""): string => `${nodeName} provider ${provider}`.trim()
 
 /** A question, as it arrived. */
 export interface Call {
@@ -62,12 +62,13 @@ export interface Backend {
   readonly calls: (targetPath: string) => ReadonlyArray<Call>
 }
 
-/** @shape (classes by "namespace/name", faults, chance, history) -> Backend */
+/** @shape (classes by "namespace/name", faults, chance, history, node: when there are several) -> Backend */
 export const make = (
   classes: ReadonlyMap<string, SimulatedClass>,
   faults: Faults,
   chance: Chance,
-  history: History
+  history: History,
+  nodeName?: string
 ): Backend => {
   const calls = new Map<string, Array<Call>>()
 
@@ -98,7 +99,7 @@ export const make = (
       const fault = faults.provider(provider)
       const [version] = answer.objectVersions
       const answered = history.begin(
-        laneOf(provider),
+        laneOf(provider, nodeName),
         `is asked for ${version === undefined ? "nothing it has" : `${version.id}, generation ${version.version}, for`} ${request.targetPath}`
       )
       yield* Effect.sleep(chance.between(1, fault === "slow" ? SLOW_MILLIS_MAX : USUAL_MILLIS_MAX))

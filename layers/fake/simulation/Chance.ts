@@ -31,3 +31,14 @@ export const make: Effect.Effect<Chance> = Effect.map(Random.Random, (random): C
     }
   }
 })
+
+/** Repeats something at random intervals of a mean length; never when that is 0. */
+export const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
+  meanMillis === 0
+    ? Effect.never
+    : Effect.forever(
+        Effect.andThen(
+          Effect.suspend(() => Effect.sleep(chance.between(0, 2 * meanMillis))),
+          what
+        )
+      )

@@ -136,7 +136,7 @@ export class Faults {
 
   note(site: string): void {
     this.history.count(`fault ${site}`)
-    this.history.note(`fault ${site}`, FAULTS_LANE, "fault")
+    this.history.note(site, FAULTS_LANE, "fault")
   }
 
   private strikes(site: string, rate: number): boolean {

@@ -358,7 +358,7 @@ export const secretFollows = invariant(
 
 // ---- when nothing is wrong any more
 
-const namesOf = (volumes: ReadonlyArray<SimulatedVolume>): string =>
+export const namesOf = (volumes: ReadonlyArray<SimulatedVolume>): string =>
   volumes.map(({ pod, state, targetPath }) => `${pod.name} ${state} ${targetPath}`).join("; ")
 
 /** L1: what faults have done is over when they are; no pod may need a person to delete it. */

@@ -5,16 +5,17 @@
 import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
 import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
+import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { INTERVAL_KEY } from "../../../src/volume/Rotation.ts"
-import { isObject, metadataOf, textAt } from "../KubernetesObject.ts"
+import { isObject, type JsonObject, metadataOf, textAt } from "../KubernetesObject.ts"
 import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
-import { laneOf, NODE_NAME, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
 /** The kubelet's own limit for a CSI call. */
@@ -26,7 +27,7 @@ export const REPUBLISH_MILLIS_MAX = 120_000
 const LIFETIME_MILLIS_MAX = 3_600_000
 const BRIEF_MILLIS_MAX = 15_000
 /** An outage of the API server, and the wait before a watch is opened again. */
-const WISH_MILLIS_MAX = 600_000
+export const WISH_MILLIS_MAX = 600_000
 
 /** A pod that is made again whenever it has ended, under the same name. */
 export interface PodTemplate {
@@ -42,10 +43,50 @@ export interface PodTemplate {
   }>
 }
 
+/** @shape (pod) -> its object, on the node that it is for */
+export const podBody = (pod: {
+  readonly name: string
+  readonly namespace: string
+  readonly nodeName: string
+  readonly owners: ReadonlyArray<JsonObject>
+  readonly volumes: PodTemplate["volumes"]
+}): JsonObject => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: {
+    name: pod.name,
+    namespace: pod.namespace,
+    ...(pod.owners.length === 0 ? {} : { ownerReferences: pod.owners })
+  },
+  spec: {
+    nodeName: pod.nodeName,
+    volumes: pod.volumes.map((volume) => ({
+      name: volume.name,
+      csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
+    }))
+  }
+})
+
+/** What the kubelet reads in the CSIDriver object. */
+export interface CsiDriverView {
+  readonly requiresRepublish: boolean
+}
+
+/** A pod's time on a node. */
+export interface Stay {
+  /** Asked before and after each call; what was false once stays false. */
+  readonly isWanted: Effect.Effect<boolean>
+  /** Ends every wait of a pod that is wanted no more. */
+  readonly leaving: Effect.Effect<void>
+  /** Done before volumes are taken away: a pod that is deleted by force loses its object here. */
+  readonly podObjectGone: Effect.Effect<void>
+}
+
 /** "Chaos": pods come and go; "Calm": they stay; "Ending": they go. */
 export type Stage = "Chaos" | "Calm" | "Ending"
 
 export interface KubeletOptions {
+  readonly nodeName: string
   readonly lives: Lives
   readonly files: FileSystem.FileSystem
   readonly api: KubernetesApi["Service"]
@@ -55,21 +96,31 @@ export interface KubeletOptions {
   readonly chance: Chance
   readonly history: History
   readonly referee: Referee
+  /** Undefined, and so no mount, while there is no such object. A kubelet that is not told of it has one at all times. */
+  readonly csiDriver?: () => CsiDriverView | undefined
+  /** Uids of pods whose objects are there, shared by the kubelets of a cluster. */
+  readonly podObjects?: Set<string>
 }
 
+const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
+
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
-const KUBELET_LANE = `${NODE_NAME} kubelet`
-export const DRIVER_NAME = "secrets-store.csi.k8s.io"
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
   private readonly it: KubeletOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
+  private readonly podObjects: Set<string>
+  private readonly csiDriver: () => CsiDriverView | undefined
   private renewals = 0
+  /** The driver's life that has answered OK for a volume which was not recorded then. */
+  private readonly owed = new Map<string, number>()
 
   constructor(options: KubeletOptions) {
     this.it = options
+    this.podObjects = options.podObjects ?? new Set()
+    this.csiDriver = options.csiDriver ?? (() => ALWAYS_REPUBLISHED)
   }
 
   /** Pods stay from now on, and no new ones come. */
@@ -88,7 +139,7 @@ export class Kubelet {
     Deferred.doneUnsafe(this.ending, Effect.void)
   }
 
-  private readonly wait = (millis: number) => Effect.timeoutOption(Deferred.await(this.ending), millis)
+  private readonly wait = (millis: number, until = Deferred.await(this.ending)) => Effect.timeoutOption(until, millis)
 
   // ---- one call
 
@@ -118,7 +169,10 @@ export class Kubelet {
   /** A call that begins; what is returned is to be told the answer. */
   private asks(method: string, { pod, targetPath }: SimulatedVolume): (answer: string, details: string) => void {
     const { history, witness } = this.it
-    const answered = history.begin(KUBELET_LANE, `${method} ${pod.namespace}/${pod.name} ${targetPath}`)
+    const answered = history.begin(
+      `${this.it.nodeName} kubelet`,
+      `${method} ${pod.namespace}/${pod.name} ${targetPath}`
+    )
     return (answer, details) => {
       history.count(`${method} ${answer}`)
       witness.checkText(`the answer to ${method} ${targetPath}`, details)
@@ -129,6 +183,10 @@ export class Kubelet {
   /** @shape (volume) -> whether it was answered OK */
   private readonly publish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
     const { chance, faults, lives, witness } = this.it
+    if (this.csiDriver() === undefined) {
+      this.asks("publish", volume)("no CSIDriver object", "")
+      return false
+    }
     const now = yield* Clock.currentTimeMillis
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
@@ -178,11 +236,17 @@ export class Kubelet {
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { referee, witness } = this.it
+    const { lives, referee, witness } = this.it
     if (!this.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
-    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
+    // What a life still owed when it ended, the next one learns from a republish, and where there is none, not at all.
+    const owedByLife = this.owed.get(volume.targetPath)
+    const isOwedByNobody = owedByLife !== undefined && owedByLife !== lives.number()
+    const isLearnt = this.csiDriver()?.requiresRepublish === true || !isOwedByNobody
+    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere: mustBeThere && isLearnt })
     volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
+    if (volume.recorded) this.owed.delete(volume.targetPath)
+    else if (owedByLife === undefined) this.owed.set(volume.targetPath, lives.number())
   }
 
   /** @shape (volume) -> whether it was answered OK */
@@ -207,11 +271,11 @@ export class Kubelet {
 
   private readonly untilOk = Effect.fnUntraced(
     { self: this },
-    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>) {
+    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>, until?: Effect.Effect<void>) {
       let backoffMillis = BACKOFF_MILLIS_MIN
       while (yield* isWanted) {
         if (yield* attempt) return
-        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis)
+        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis, until)
         backoffMillis = Math.min(2 * backoffMillis, BACKOFF_MILLIS_MAX)
       }
     }
@@ -219,14 +283,16 @@ export class Kubelet {
 
   private readonly runVolume = Effect.fnUntraced(
     { self: this },
-    function* (volume: SimulatedVolume, isWanted: Effect.Effect<boolean>, podObjectGone: Effect.Effect<void>) {
+    function* (volume: SimulatedVolume, { isWanted, leaving, podObjectGone }: Stay) {
       const { chance, files } = this.it
       const attempt = this.publish(volume)
       yield* Effect.orDie(files.makeDirectory(parentOf(volume.targetPath), { recursive: true }))
-      yield* this.untilOk(attempt, isWanted)
+      yield* this.untilOk(attempt, isWanted, leaving)
       while (yield* isWanted) {
-        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX))
-        if (yield* isWanted) yield* attempt
+        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX), leaving)
+        // A volume that the node has lost is mounted again in any case.
+        const isDue = this.csiDriver()?.requiresRepublish === true || volume.state === "Publishing"
+        if ((yield* isWanted) && isDue) yield* attempt
       }
       yield* podObjectGone
       volume.state = "Unpublishing"
@@ -239,7 +305,6 @@ export class Kubelet {
 
   // ---- one pod
 
-  private readonly podObjects = new Set<string>()
   /** Uid of what owns a pod, by the pod's. */
   private readonly ownerUids = new Map<string, string>()
 
@@ -265,18 +330,13 @@ export class Kubelet {
         this.it.api.request({
           method: "POST",
           path: podsPath(namespace),
-          body: {
-            apiVersion: "v1",
-            kind: "Pod",
-            metadata: { name, namespace, ...(ownerUid === undefined ? {} : { ownerReferences: [owner] }) },
-            spec: {
-              nodeName: NODE_NAME,
-              volumes: volumes.map((volume) => ({
-                name: volume.name,
-                csi: { driver: DRIVER_NAME, volumeAttributes: { secretProviderClass: volume.class.name } }
-              }))
-            }
-          }
+          body: podBody({
+            name,
+            namespace,
+            volumes,
+            nodeName: this.it.nodeName,
+            owners: ownerUid === undefined ? [] : [owner]
+          })
         })
       )
       const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
@@ -315,6 +375,10 @@ export class Kubelet {
         Effect.asVoid(this.it.api.request({ method: "DELETE", path: `${podsPath(namespace)}/${name}` }))
       )
     })
+
+  /** All volumes of one pod, until the last of them is gone. */
+  readonly runPod = (own: ReadonlyArray<SimulatedVolume>, stay: Stay): Effect.Effect<void> =>
+    Effect.forEach(own, (volume) => this.runVolume(volume, stay), { concurrency: own.length, discard: true })
 
   /** One pod after the other under one name, until no new ones are wanted. */
   readonly runPods = (template: PodTemplate): Effect.Effect<void> =>
@@ -370,10 +434,7 @@ export class Kubelet {
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
         const podObjectGone = isForced ? this.deletePod(uid, template) : Effect.void
-        yield* Effect.forEach(own, (volume) => this.runVolume(volume, isWanted, podObjectGone), {
-          concurrency: own.length,
-          discard: true
-        })
+        yield* this.runPod(own, { isWanted, leaving: Deferred.await(this.ending), podObjectGone })
         yield* this.deletePod(uid, template)
         for (const { targetPath } of own) volumes.delete(targetPath)
         yield* this.wait(chance.between(0, this.stage === "Chaos" ? 30_000 : 2_000))

@@ -21,13 +21,12 @@ import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
 import { driverKeepsRunning } from "./Invariants.ts"
 import type { Referee } from "./Referee.ts"
-import { NODE_NAME } from "./Volume.ts"
 
 const DOWNTIME_MILLIS_MAX = 30_000
 const DOWNTIME_MILLIS_MIN = 100
 
-/** Where the driver's story is told. */
-export const DRIVER_LANE = `${NODE_NAME} driver`
+/** Where the story of a node's driver is told. */
+export const laneOf = (nodeName: string): string => `${nodeName} driver`
 
 /** What the driver reaches the world by. */
 export interface Ports {
@@ -50,8 +49,10 @@ interface Process {
 }
 
 export interface Lives {
-  /** Starts the driver, and starts it again some time after it ended; never returns. */
-  readonly supervise: Effect.Effect<never>
+  /** Starts the driver, and starts it again some time after it ended, until it is retired. */
+  readonly supervise: Effect.Effect<void>
+  /** SIGTERM, and SIGKILL when that takes too long; it starts again only when it is supervised again. */
+  readonly retire: (graceMillis: number) => Effect.Effect<void>
   /** A call as the kubelet makes it: a driver that is not there, or dies meanwhile, is UNAVAILABLE. */
   readonly call: MemoryCsiEndpoint.Call
   readonly kill: Effect.Effect<void>
@@ -66,7 +67,9 @@ export interface Lives {
 }
 
 export interface LivesOptions {
-  readonly config: DriverConfig
+  readonly nodeName: string
+  /** What a life is started with. */
+  readonly config: () => DriverConfig
   /** Everything but the endpoint, which belongs to one life. */
   readonly world: Omit<Ports, "endpoint"> & { readonly registry: PluginRegistry["Service"] }
   /** What is put between the driver and its world. */
@@ -84,14 +87,16 @@ const unavailable = (details: string) => new CsiStatus({ grpcCode: "UNAVAILABLE"
 /** @shape (options) -> Lives; nothing runs until `supervise` does */
 export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { chance, config, faults, history, plant, referee, surroundings, world } = options
+    const { chance, faults, history, plant, referee, surroundings, world } = options
+    const lane = laneOf(options.nodeName)
     let number = 0
+    let supervision = 0
     let current: Process | undefined
 
     const begin = Effect.gen(function* () {
       number += 1
       const own = number
-      history.state(DRIVER_LANE, `life ${own}`)
+      history.state(lane, `life ${own}`)
       // A socket of its own: whoever is connected to a dead process does not reach the next one.
       const sockets = yield* Layer.build(Layer.fresh(MemoryCsiEndpoint.layer))
       const ended = Deferred.makeUnsafe<void>()
@@ -99,14 +104,14 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       const life = new Life(
         () => {
           const isTold = Deferred.isDoneUnsafe(stop)
-          history.note(`life ${own} ${isTold ? "ends in good order" : "is killed"}`, DRIVER_LANE)
-          history.state(DRIVER_LANE, "")
+          history.note(`life ${own} ${isTold ? "ends in good order" : "is killed"}`, lane)
+          history.state(lane, "")
           history.count(isTold ? "stops" : "kills")
           Deferred.doneUnsafe(ended, Effect.void)
         },
         (site, subject) => {
           history.count(`call ${site}`)
-          return history.begin(DRIVER_LANE, `${site} ${subject}`)
+          return history.begin(lane, `${site} ${subject}`)
         }
       )
       const process: Process = {
@@ -117,6 +122,7 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
         ended,
         table: undefined
       }
+      const config = options.config()
       const { killEveryCalls } = faults.plan
       if (faults.active && killEveryCalls > 0) life.killAtBoundary(1 + chance.below(2 * killEveryCalls))
       current = process
@@ -151,12 +157,22 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
     })
 
     const supervise = Effect.gen(function* () {
-      for (;;) {
+      supervision += 1
+      const own = supervision
+      while (own === supervision) {
         const { ended } = yield* begin
         yield* Deferred.await(ended)
         yield* Effect.sleep(faults.active ? chance.between(DOWNTIME_MILLIS_MIN, DOWNTIME_MILLIS_MAX) : 1_000)
       }
     }).pipe(Effect.scoped)
+
+    const retire = Effect.fnUntraced(function* (graceMillis: number) {
+      supervision += 1
+      if (current === undefined) return
+      Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
+      yield* Effect.timeoutOption(Deferred.await(current.ended), graceMillis)
+      current.life.kill()
+    })
 
     const call: MemoryCsiEndpoint.Call = (method, request, callOptions) =>
       Effect.suspend(() => {
@@ -169,6 +185,7 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
 
     return {
       supervise,
+      retire,
       call,
       kill: Effect.sync(() => current?.life.kill()),
       stop: Effect.sync(() => {

@@ -39,6 +39,7 @@ export class OperatorControlPlane {
   private readonly pods: Array<NodePod> = []
   private readonly consumers: Array<string> = []
   private count = 0
+  private last: { readonly live: JsonObject; readonly template: string } | undefined
   /** Pods that are made from now on never become ready. */
   isBroken = false
 
@@ -109,13 +110,21 @@ export class OperatorControlPlane {
     return pod.goneAtMillis === undefined && pod.readyAtMillis <= this.now()
   }
 
+  /** As text, made once of each object. */
+  private templateOf(live: JsonObject): string {
+    if (this.last?.live !== live) {
+      this.last = { live, template: JSON.stringify(objectAt(objectAt(live, "spec"), "template")) }
+    }
+    return this.last.template
+  }
+
   private readonly tick: Effect.Effect<void> = Effect.suspend(() => {
     const live = this.options.witness.daemonSet
     if (live === undefined) {
       for (const pod of this.pods) this.end(pod)
       return this.reap()
     }
-    const template = JSON.stringify(objectAt(objectAt(live, "spec"), "template"))
+    const template = this.templateOf(live)
     for (const pod of this.pods.filter(({ node }) => !this.nodes.has(node))) this.end(pod)
     const serving = this.pods.filter(({ goneAtMillis }) => goneAtMillis === undefined)
     const missing = [...this.nodes].filter((node) => !this.pods.some((pod) => pod.node === node))

@@ -113,7 +113,7 @@ export const managesAudiences = (it: JsonObject | undefined): boolean => {
 
 /** What a pod template is made of, as far as the ClusterCSIDriver says it. */
 const ingredients = (it: JsonObject | undefined): unknown => {
-  const { operatorLogLevel: _, ...spec } = objectAt(it ?? {}, "spec")
+  const { managementState: _, operatorLogLevel: __, ...spec } = objectAt(it ?? {}, "spec")
   return spec
 }
 
@@ -131,6 +131,13 @@ export interface WitnessOptions {
   readonly context: Context.Context<never>
 }
 
+/** Of what a pod template is made of. */
+interface Change {
+  readonly millis: number
+  /** The operator goes on with what it knew while this cannot be read: it may be seen later than others. */
+  readonly isLate: boolean
+}
+
 type Objects = ReadonlyMap<string, JsonObject>
 
 export class OperatorWitness {
@@ -138,7 +145,7 @@ export class OperatorWitness {
   private readonly atOnce: <A, E>(effect: Effect.Effect<A, E>) => A
   private readonly mirror = new Map<string, Objects>()
   /** When something changed that a pod template is made of. */
-  private changes: Array<number> = []
+  private changes: ReadonlyArray<Change> = []
   private lastImages = ""
   /** Of the CSIDriver that an operator took away to make it anew. */
   private taken: ReadonlyArray<string> = []
@@ -146,6 +153,8 @@ export class OperatorWitness {
   private readonly stolen = new Map<string, number>()
   /** Since when a pod uses volumes. */
   private readonly usedSince = new Map<string, number>()
+  /** Since when all API groups of OpenShift are served. */
+  private servedMillis = Number.POSITIVE_INFINITY
   /** Writes of operators, without those of the election. */
   writes = 0
   lastWriteMillis = 0
@@ -222,9 +231,15 @@ export class OperatorWitness {
 
   // ---- seeing
 
-  /** Something outside of the watched kinds changed what a pod template is made of. */
-  changed(): void {
-    this.changes.push(this.now())
+  /** Something changed what a pod template is made of; late when it is of OpenShift's configuration. */
+  private changed(isLate: boolean): void {
+    this.changes = [...this.changes, { millis: this.now(), isLate }]
+  }
+
+  /** The API groups of OpenShift came or went: rights and the proxy with them. */
+  served(areAll: boolean): void {
+    this.servedMillis = areAll ? this.now() : Number.POSITIVE_INFINITY
+    this.changed(true)
   }
 
   /** Whatever has changed without a request. */
@@ -287,9 +302,9 @@ export class OperatorWitness {
     const isIngredient =
       (resource === DAEMON_SETS && isDifferent("spec")) ||
       (resource === "configmaps" && isDifferent("data")) ||
-      (resource === "proxies.config.openshift.io" && isDifferent("status")) ||
       (resource === CLUSTER_CSI_DRIVERS && !isEqual(ingredients(before), ingredients(after)))
-    if (isIngredient) this.changed()
+    const isProxy = resource === "proxies.config.openshift.io" && isDifferent("status")
+    if (isIngredient || isProxy) this.changed(isProxy)
     if (resource !== "pods") return
     const volumes = listAt(objectAt(after ?? {}, "spec"), "volumes").filter(isObject)
     const isUser = volumes.some((volume) => objectAt(volume, "csi")["driver"] === DRIVER_NAME)
@@ -423,18 +438,22 @@ export class OperatorWitness {
     const { history, referee } = this.options
     if (after === undefined) return
     const now = this.now()
-    this.changes = this.changes.filter((millis) => now - millis < CHANGE_MILLIS_MAX)
+    this.changes = this.changes.filter(({ millis }) => now - millis < CHANGE_MILLIS_MAX)
     const readMillis = sender.read?.atMillis ?? now
     if (before === undefined) {
       const rights = OPERAND.filter(
-        ({ key, resource }) => resource === "serviceaccounts" || key === "secretproviderclasses-rolebinding"
+        ({ key, resource }) =>
+          resource === "serviceaccounts" ||
+          key === "secretproviderclasses-rolebinding" ||
+          // Where it is served, it is asked for the right to a security context.
+          (key === "secrets-store-node-privileged-binding" && now - this.servedMillis > READ_AGO_MILLIS_MAX)
       )
       const missing = rights
         .filter(({ key, resource }) => this.find(resource, key) === undefined && !this.stolen.has(`${resource} ${key}`))
         .map(({ key }) => key)
       referee.check(Invariants.rightsComeBeforePods, { missing })
       // What was changed before it was read is in it.
-      this.changes = this.changes.filter((millis) => millis >= readMillis)
+      this.changes = this.changes.filter(({ isLate, millis }) => isLate || millis >= readMillis)
       this.lastImages = sender.images
       return
     }
@@ -446,7 +465,11 @@ export class OperatorWitness {
       changes: this.changes.length + (isOtherVersion ? 1 : 0),
       generation
     })
-    if (!isOtherVersion) this.changes.shift()
+    // All that was there when it was read was seen at once, but for one of those that may be seen later.
+    const [late] = this.changes.filter(({ isLate }) => isLate)
+    const seen = this.changes.filter(({ isLate, millis }) => !isLate && millis < readMillis)
+    const consumed = seen.length === 0 && !isOtherVersion ? [late ?? this.changes[0]] : seen
+    this.changes = this.changes.filter((change) => !consumed.includes(change))
     this.lastImages = sender.images
   }
 }

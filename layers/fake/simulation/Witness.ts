@@ -208,16 +208,22 @@ export class Witness {
     }
   }
 
+  /** @shape ("namespace/name" of a Secret) -> published volumes of pods that are there, on any node */
+  usersOf(secretName: string): ReadonlyArray<SimulatedVolume> {
+    const its = this.classOfSecret(secretName)
+    if (its === undefined) return []
+    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
+    return [...this.world.volumes.values()].filter(
+      (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
+    )
+  }
+
   /** Just before it goes. */
   private checkRemoval(path: string): void {
     const [, namespace = "", name = ""] = SECRET_PATH.exec(path) ?? []
-    const its = this.classOfSecret(`${namespace}/${name}`)
-    if (its === undefined) return
-    const pods = new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
-    const users = [...this.world.volumes.values()].filter(
-      (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
-    )
-    this.world.referee.check(Invariants.usedSecretStays, { name: `${namespace}/${name}`, users })
+    const secretName = `${namespace}/${name}`
+    if (this.classOfSecret(secretName) === undefined) return
+    this.world.referee.check(Invariants.usedSecretStays, { name: secretName, users: this.usersOf(secretName) })
   }
 
   /** What is true of a volume at any time. */
@@ -234,9 +240,18 @@ export class Witness {
     volume.generationSeen = Math.max(volume.generationSeen, generation)
   }
 
+  /** What is in a generation that is not the current one cannot be seen by anybody, and so changes nothing. */
+  private isHidden(path: string, targetPath: string): boolean {
+    const [top = ""] = path.slice(targetPath.length + 1).split("/")
+    if (!/^\.\.\d/u.test(top)) return false
+    const current = this.world.files.readLink(`${targetPath}/..data`)
+    return this.atOnce(Effect.orElseSucceed(current, () => "")) !== top
+  }
+
   private checkPath(path: string): void {
-    const volume = this.world.volumes.get(targetPathIn(path) ?? "")
-    if (volume !== undefined) this.checkVolume(volume)
+    const targetPath = targetPathIn(path) ?? ""
+    const volume = this.world.volumes.get(targetPath)
+    if (volume !== undefined && !this.isHidden(path, targetPath)) this.checkVolume(volume)
   }
 
   private checkMounts(): void {

@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
+import { Clock, Effect, Option } from "effect"
 import { type Outcome, worstOf } from "./ExitCodes.ts"
 import { commandOf, type Flags } from "./Flags.ts"
 import { failedRecord, type Order, type RunRecord } from "./RunRecord.ts"
@@ -28,86 +29,94 @@ const BAR_WIDTH = 30
 const FAILURES_SHOWN = 20
 const PAIRS_SHOWN = 12
 
-const nowMillis = () => Number(process.hrtime.bigint() / 1_000_000n)
-
-/** One thread, and one run at a time on it. */
+/** One thread, and one run at a time on it; it is made anew after a run that it did not survive. */
 class Thread {
   private worker: Worker | undefined
 
-  perform(order: Order): Promise<RunRecord> {
-    const worker = this.worker ?? new Worker(new URL("./worker.ts", import.meta.url))
-    this.worker = worker
-    return new Promise((resolve) => {
-      const settle = (record: RunRecord, isUsable: boolean) => {
-        clearTimeout(timer)
-        worker.removeAllListeners()
-        if (!isUsable) void this.end()
-        resolve(record)
-      }
-      const timer = setTimeout(
-        () => settle(failedRecord(order.seed, `did not end within ${RUN_MILLIS_MAX / MINUTE_MILLIS} minutes`), false),
-        RUN_MILLIS_MAX
-      )
-      worker.on("message", (record: RunRecord) => settle(record, true))
-      worker.on("error", (cause) => settle(failedRecord(order.seed, String(cause)), false))
-      worker.on("exit", (code) => settle(failedRecord(order.seed, `its thread ended with ${code}`), false))
+  /** Never fails: whatever happens to the thread is what became of the run. */
+  perform(order: Order): Effect.Effect<RunRecord> {
+    const lost = (why: string) => Effect.as(this.end, failedRecord(order.seed, why))
+    return Effect.callback<Effect.Effect<RunRecord>>((resume) => {
+      const worker = this.worker ?? new Worker(new URL("./worker.ts", import.meta.url))
+      this.worker = worker
+      const onMessage = (record: RunRecord) => resume(Effect.succeed(Effect.succeed(record)))
+      const onError = (cause: unknown) => resume(Effect.succeed(lost(String(cause))))
+      const onExit = (code: number) => resume(Effect.succeed(lost(`its thread ended with ${code}`)))
+      worker.once("message", onMessage).once("error", onError).once("exit", onExit)
       worker.postMessage(order)
-    })
+    }).pipe(
+      Effect.timeoutOption(RUN_MILLIS_MAX),
+      Effect.flatMap(Option.getOrElse(() => lost(`did not end within ${RUN_MILLIS_MAX / MINUTE_MILLIS} minutes`))),
+      Effect.ensuring(
+        Effect.sync(() => {
+          for (const event of ["message", "error", "exit"]) this.worker?.removeAllListeners(event)
+        })
+      )
+    )
   }
 
-  async end(): Promise<void> {
+  readonly end = Effect.suspend(() => {
     const { worker } = this
     this.worker = undefined
-    worker?.removeAllListeners()
-    await worker?.terminate()
-  }
+    return worker === undefined ? Effect.void : Effect.promise(() => worker.terminate())
+  })
 }
 
-/** @shape (flags, terminal) -> what was found; a thread that dies costs its run, not the campaign */
-export const campaign = async (flags: Flags, { progress }: Pick<Terminal, "progress">): Promise<CampaignResult> => {
+/**
+ * @shape  (flags, terminal) -> what was found
+ * @errors none: a thread that dies or hangs costs its run, not the campaign
+ */
+export const campaign = Effect.fn("campaign")(function* (flags: Flags, { progress }: Pick<Terminal, "progress">) {
   const { hours, rates, scenario, seed, twice } = flags
   const total = flags.campaign ?? 1
-  const begun = nowMillis()
-  const untilMillis = begun + (flags.minutes ?? Number.POSITIVE_INFINITY) * MINUTE_MILLIS
+  const begunMillis = yield* Clock.currentTimeMillis
+  const untilMillis = begunMillis + (flags.minutes ?? Number.POSITIVE_INFINITY) * MINUTE_MILLIS
   const records: Array<RunRecord> = []
   let next = 0
 
-  const show = () => {
-    const share = Math.min(
-      1,
-      Math.max(records.length / total, (nowMillis() - begun) / Math.max(1, untilMillis - begun))
-    )
+  const show = (nowMillis: number) => {
+    const elapsedMillis = Math.max(1, nowMillis - begunMillis)
+    const share = Math.min(1, Math.max(records.length / total, elapsedMillis / (untilMillis - begunMillis)))
     const bar = "#".repeat(Math.round(share * BAR_WIDTH)).padEnd(BAR_WIDTH, ".")
     const failing = records.filter(({ outcome }) => outcome !== "held").length
-    progress?.(`[${bar}] ${records.length} of ${total} runs, ${failing} failing, ${perMinute(records.length, begun)}`)
+    const perMinute = ((records.length * MINUTE_MILLIS) / elapsedMillis).toFixed(1)
+    progress?.(`[${bar}] ${records.length} of ${total} runs, ${failing} failing, ${perMinute} per minute`)
   }
 
-  const work = async (thread: Thread) => {
-    while (next < total && nowMillis() < untilMillis) {
-      const order: Order = { scenario: scenario.name, seed: seed + next, hours, rates }
-      next += 1
-      const record = await thread.perform(order)
-      // Whoever fails has to fail again, or its seed is worth nothing.
-      const isChecked = twice || record.outcome !== "held"
-      records.push(isChecked && record.outcome !== "failed" ? compared(record, await thread.perform(order)) : record)
-      show()
-    }
-    await thread.end()
-  }
-
+  const work = (thread: Thread) =>
+    Effect.gen(function* () {
+      while (next < total && (yield* Clock.currentTimeMillis) < untilMillis) {
+        const order: Order = { scenario: scenario.name, seed: seed + next, hours, rates }
+        next += 1
+        const record = yield* thread.perform(order)
+        // Whoever fails has to fail again, or its seed is worth nothing.
+        const isRepeated = record.outcome !== "failed" && (twice || record.outcome !== "held")
+        records.push(isRepeated ? compared(record, yield* thread.perform(order)) : record)
+        show(yield* Clock.currentTimeMillis)
+      }
+    })
   const jobs = Math.min(total, flags.jobs ?? availableParallelism())
-  await Promise.all(Array.from({ length: jobs }, () => work(new Thread())))
-  records.sort((a, b) => a.seed - b.seed)
-  return { records, seconds: (nowMillis() - begun) / 1_000 }
-}
+  yield* Effect.forEach(
+    Array.from({ length: jobs }),
+    () =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => new Thread()),
+        work,
+        (thread) => thread.end
+      ),
+    { concurrency: "unbounded", discard: true }
+  )
+  const result: CampaignResult = {
+    records: records.sort((a, b) => a.seed - b.seed),
+    seconds: ((yield* Clock.currentTimeMillis) - begunMillis) / 1_000
+  }
+  return result
+})
 
 const compared = (record: RunRecord, again: RunRecord): RunRecord =>
   record.digest === again.digest
     ? record
     : { ...record, outcome: "digest", seen: `digests ${record.digest} and ${again.digest}; ${record.seen}` }
-
-const perMinute = (runs: number, begunMillis: number): string =>
-  `${((runs * MINUTE_MILLIS) / Math.max(1, nowMillis() - begunMillis)).toFixed(1)} per minute`
 
 const sum = (records: ReadonlyArray<RunRecord>, pick: (record: RunRecord) => number) =>
   records.reduce((total, record) => total + pick(record), 0)

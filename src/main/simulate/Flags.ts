@@ -23,6 +23,24 @@ export interface Flags {
   readonly twice: boolean
 }
 
+const OPTIONS = {
+  seed: { type: "string" },
+  scenario: { type: "string", default: DEFAULT_SCENARIO },
+  hours: { type: "string", default: "2" },
+  runs: { type: "string", default: "1" },
+  rates: { type: "string" },
+  campaign: { type: "string" },
+  minutes: { type: "string" },
+  jobs: { type: "string" },
+  report: { type: "string" },
+  minimize: { type: "boolean", default: false },
+  twice: { type: "boolean", default: false },
+  help: { type: "boolean", short: "h", default: false }
+} as const
+
+/** Without their dashes. */
+export const SIMULATE_FLAGS: ReadonlyArray<string> = Object.keys(OPTIONS)
+
 const SEED_MAX = 2 ** 31 - 1
 const HOURS_MIN = 0.1
 const HOURS_MAX = 240
@@ -95,20 +113,7 @@ export const parse = (words: ReadonlyArray<string>, drawn: number): Flags | stri
   try {
     const { values } = parseArgs({
       args: [...words],
-      options: {
-        seed: { type: "string", default: String(drawn) },
-        scenario: { type: "string", default: DEFAULT_SCENARIO },
-        hours: { type: "string", default: "2" },
-        runs: { type: "string", default: "1" },
-        rates: { type: "string" },
-        campaign: { type: "string" },
-        minutes: { type: "string" },
-        jobs: { type: "string" },
-        report: { type: "string" },
-        minimize: { type: "boolean", default: false },
-        twice: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h", default: false }
-      }
+      options: { ...OPTIONS, seed: { type: "string", default: String(drawn) } }
     })
     if (values.help) return undefined
     const flags: Flags = {

@@ -24,7 +24,8 @@ export interface MinimizeOptions {
 }
 
 /** The seed itself and its neighbours. */
-const SEEDS_TRIED = 4
+const SEEDS_TRIED = 6
+const TRIES_MAX = 300
 const HOURS_MIN = 0.1
 const DIGITS = 3
 
@@ -56,7 +57,7 @@ export const minimize = ({ change, hours, onTry, scenario, seed }: MinimizeOptio
   const attempt = (names: ReadonlyArray<string>, hoursTried: number, first: number): Minimized | undefined => {
     const rates = Object.fromEntries(Object.entries(drawn).filter(([name]) => names.includes(name)))
     const off = Object.fromEntries(Object.keys(whole.rates ?? {}).map((name) => [name, 0]))
-    for (let index = 0; index < SEEDS_TRIED; index++) {
+    for (let index = 0; index < SEEDS_TRIED && tries < TRIES_MAX; index++) {
       const other = index === 0 ? first : seed + index
       onTry(names, other, hoursTried)
       tries += 1
@@ -71,33 +72,33 @@ export const minimize = ({ change, hours, onTry, scenario, seed }: MinimizeOptio
   // Rounded rates are another run; without any luck the run is as small as it gets.
   if (best === undefined) return { seed, hours, rates: whole.rates ?? {}, result: whole, tries }
 
+  const shorten = (from: Minimized, names: ReadonlyArray<string>): Minimized => {
+    let shortest = from
+    for (;;) {
+      const half = Number((shortest.hours / 2).toPrecision(2))
+      const found = half < HOURS_MIN ? undefined : attempt(names, half, shortest.seed)
+      if (found === undefined) return shortest
+      shortest = found
+    }
+  }
+
   let names: ReadonlyArray<string> = every
-  let n = 2
-  while (names.length > 0) {
+  for (let n = 2; names.length > 0; ) {
     const parts = partsOf(names, Math.min(n, names.length))
-    const smaller = [
-      ...(n === 2 ? parts : []),
-      ...parts.map((part) => names.filter((name) => !part.includes(name)))
-    ].filter((candidate) => candidate.length < names.length)
+    const without = parts.map((part) => names.filter((name) => !part.includes(name)))
     let found: Minimized | undefined
-    for (const candidate of smaller) {
-      found = attempt(candidate, hours, best.seed)
+    for (const candidate of without) {
+      found = attempt(candidate, best.hours, best.seed)
       if (found === undefined) continue
       names = candidate
       best = found
-      n = 2
       break
     }
-    if (found !== undefined) continue
-    if (n >= names.length) break
-    n = Math.min(2 * n, names.length)
+    if (found !== undefined) n = Math.max(2, n - 1)
+    else if (n >= names.length) break
+    else n = Math.min(2 * n, names.length)
   }
-
-  for (let shorter = hours / 2; shorter >= HOURS_MIN; shorter /= 2) {
-    const rounded = Number(shorter.toPrecision(2))
-    const found = attempt(names, rounded, best.seed)
-    if (found === undefined) break
-    best = found
-  }
+  // Last: in a short run, what is rare may not happen at all.
+  best = shorten(best, names)
   return { ...best, tries }
 }

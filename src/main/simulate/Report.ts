@@ -34,7 +34,10 @@ const LANES: ReadonlyArray<RegExp> = [
 ]
 
 const CHAIN_MAX = 40
-const CHAIN_OTHERS_MAX = 16
+const CHAIN_FAULTS_MAX = 8
+const CHAIN_LIVES_MAX = 6
+const DULL = /^(?:FileSystem|Mounter\.inspect)/u
+const PROCESS = /driver|operator/u
 const SUBJECTS_MAX = 12
 
 const orderedLanes = (events: ReadonlyArray<TimelineEvent>): ReadonlyArray<string> => {
@@ -49,6 +52,14 @@ const orderedLanes = (events: ReadonlyArray<TimelineEvent>): ReadonlyArray<strin
 const subjectsIn = (text: string): ReadonlyArray<string> =>
   [...text.matchAll(/[\w.~-]*(?:\/[\w.~-]+)+/gu)].map(([name]) => name)
 
+/** Whether a text speaks of one of them; an object is also named by its path in the API. */
+const names = (text: string, subjects: ReadonlyArray<string>): boolean =>
+  subjects.some((subject) => {
+    const [, namespace, name] = /^([^/]+)\/([^/]+)$/u.exec(subject) ?? []
+    if (text.includes(subject)) return true
+    return namespace !== undefined && text.includes(`/namespaces/${namespace}/`) && text.includes(`/${name}`)
+  })
+
 /**
  * @shape  (events) -> indices of those that led to the violation, oldest first, the violation last; none without one
  */
@@ -56,33 +67,27 @@ export const chainOf = (events: ReadonlyArray<TimelineEvent>): ReadonlyArray<num
   const last = events.findIndex(({ kind }) => kind === "violation")
   const violation = events[last]
   if (violation === undefined) return []
-  const subjects = new Set(subjectsIn(violation.what))
-  const lanes = new Set<string>()
-  // A subject's own lane, and what that lane says it is of: a volume leads to its class, a class to its provider.
-  for (let round = 0; round < 2; round++) {
-    for (let index = last - 1; index >= 0; index--) {
-      const event = events[index]
-      if (event === undefined || event.kind !== "state" || lanes.has(event.lane)) continue
-      const names = [event.lane, ...subjectsIn(event.what), ...subjectsIn(event.lane)]
-      if (!names.some((name) => subjects.has(name))) continue
-      lanes.add(event.lane)
-      if (subjects.size < SUBJECTS_MAX) for (const name of subjectsIn(event.what)) subjects.add(name)
-    }
-  }
-  const names = [...subjects]
-  const speaks = ({ what }: TimelineEvent) => names.some((name) => what.includes(name))
+  const subjects = subjectsIn(violation.what)
+  const before = events.slice(0, last)
+  const states = before.filter(({ kind }) => kind === "state")
+  const ofSubjects = states.filter(({ lane, what }) => names(`${lane} ${what}`, subjects))
+  // A volume leads to its class, by the words of its own states.
+  const wider = ofSubjects.flatMap(({ what }) => subjectsIn(what)).slice(-SUBJECTS_MAX)
+  const lanes = new Set([...ofSubjects, ...states.filter(({ lane }) => names(lane, wider))].map(({ lane }) => lane))
   const own: Array<number> = []
-  const others: Array<number> = []
+  const faults: Array<number> = []
+  const lives: Array<number> = []
   for (let index = last - 1; index >= 0 && own.length < CHAIN_MAX; index--) {
     const event = events[index]
     if (event === undefined) continue
-    // Calls of the file system that went well say little, and there are many.
-    const isDull = event.kind === "call" && event.outcome === "" && event.what.startsWith("FileSystem.")
-    if ((lanes.has(event.lane) && event.kind !== "call") || (speaks(event) && !isDull)) own.push(index)
-    else if (event.kind === "fault" || (event.kind === "state" && /driver|operator/u.test(event.lane)))
-      others.push(index)
+    // Calls that look at files and mounts and go well say little, and there are many.
+    const isDull = event.kind === "call" && event.outcome === "" && DULL.test(event.what)
+    const isOwn = lanes.has(event.lane) && event.kind !== "call"
+    if (isOwn || (!isDull && names(event.what, subjects))) own.push(index)
+    else if (event.kind === "fault" && faults.length < CHAIN_FAULTS_MAX) faults.push(index)
+    else if (event.kind === "state" && PROCESS.test(event.lane) && lives.length < CHAIN_LIVES_MAX) lives.push(index)
   }
-  return [...own, ...others.slice(0, CHAIN_OTHERS_MAX), last].sort((a, b) => a - b)
+  return [...own, ...faults, ...lives, last].sort((a, b) => a - b)
 }
 
 const text = (value: string): string =>

@@ -169,6 +169,13 @@ describe("what is said of the cluster's configuration", () => {
   }>([
     { row: "3.5", name: "not OpenShift", before: undefined, now: undefined, expected: [] },
     { row: "3.5", name: "seen for the first time", before: undefined, now: config({ proxy: PROXY }), expected: [] },
+    {
+      row: "3.5",
+      name: "a proxy that could not be read before",
+      before: config({ proxy: undefined }),
+      now: config({ proxy: PROXY }),
+      expected: []
+    },
     { row: "3.5", name: "the same as before", before: config(), now: config(), expected: [] },
     {
       row: "Q34",

@@ -271,6 +271,15 @@ describe("overrides", () => {
     )
   })
 
+  it("Q40 Q5 a proxy that cannot be read is not taken for none, where it is asked for", () => {
+    const unknown = { ...ingredients, proxy: undefined }
+    assert.deepStrictEqual(
+      render({ ...unknown, ...ours({ proxy: true }) }, sha256),
+      Result.fail("the cluster's proxy is asked for by spec.unsupportedConfigOverrides and cannot be read")
+    )
+    assert.deepStrictEqual(render(unknown, sha256), render(ingredients, sha256))
+  })
+
   it("Q40 the proxy is given to the driver's container, in the order of names", () => {
     const proxy = { NO_PROXY: ".svc", HTTPS_PROXY: "https://p", HTTP_PROXY: "http://p" }
     const daemonSet = rendered({ ...ours({ proxy: true }), proxy })
@@ -538,6 +547,17 @@ describe("what is done about the DaemonSet", () => {
     if (update._tag !== "Update") return
     assert.deepStrictEqual(update.object["spec"], live["spec"])
     assert.strictEqual(update.object.metadata.annotations?.[Annotation.specHash], hash)
+  })
+
+  it("L9 the hash of certificates that are not asked for any more goes, and no pod is replaced for it", () => {
+    const key = `${Annotation.dependencyPrefix}of-long-ago`
+    const live = settled()
+    const metadata = { ...live.metadata, annotations: { ...live.metadata.annotations, [key]: "hgbyuQ==" } }
+    const update = decided({ ...live, metadata })
+    assert.strictEqual(update._tag, "Update")
+    if (update._tag !== "Update") return
+    assert.deepStrictEqual(update.object["spec"], live["spec"])
+    assert.deepStrictEqual(update.object.metadata.annotations, live.metadata.annotations)
   })
 
   it("4.3 one write, and no loop, where the API server keeps our words in others", () => {

@@ -68,6 +68,13 @@ describe("a plan of a managed operand", () => {
     )
   })
 
+  it("Q42 the first DaemonSet waits until it is known which rights its pods need, an update does not", () => {
+    const first = plan(observed({ servedGroups: undefined }), fixed)
+    assert.notInclude(words(first.actions), `Create ${daemonSetKey}`)
+    assert.isNotEmpty(first.nodeErrors)
+    assert.deepStrictEqual(plan({ ...settledCluster, servedGroups: undefined }, fixed).nodeErrors, [])
+  })
+
   it("Q42 an update of the DaemonSet does not wait for other objects", () => {
     const { actions } = plan(
       {
