@@ -17,11 +17,16 @@ const broken = ({ seed, violation }: ReturnType<typeof run>): string =>
     : `seed ${seed}, ${violation.virtualMillis} ms: ${violation.id} ${violation.invariant}: ${violation.seen}`
 
 describe("nodes and operators in a simulated cluster", () => {
+  let published = 0
   it.each([103, 105, 106, 107])("keep every promise: seed %i", (seed) => {
     const result = run({ seed, hours: HOURS })
     assert.strictEqual(broken(result), "")
-    assert.isAbove(result.history.figure("publish OK"), 0)
     assert.isAbove(result.history.figure("driver pods"), 0)
+    published += result.history.figure("publish OK")
+  })
+
+  it("have had something to do", () => {
+    assert.isAbove(published, 100)
   })
 
   it("the same seed gives the same digest, also in another process", () => {

@@ -39,12 +39,16 @@ const broken = ({ seed, violation }: RunResult): string =>
     : `seed ${seed}, ${violation.virtualMillis} ms: ${violation.id} ${violation.invariant}: ${violation.seen}`
 
 describe("the driver on a simulated node", () => {
-  it.each(SEEDS)("keeps every promise: seed %i", (seed) => {
-    const result = runOf(seed)
-    assert.strictEqual(broken(result), "")
-    assert.isAbove(result.history.figure("publish OK"), 50)
-    assert.isAbove(result.history.figure("checks"), 1_000)
-  })
+  it.each(SEEDS)(
+    "keeps every promise: seed %i",
+    (seed) => {
+      const result = runOf(seed)
+      assert.strictEqual(broken(result), "")
+      assert.isAbove(result.history.figure("publish OK"), 50)
+      assert.isAbove(result.history.figure("checks"), 1_000)
+    },
+    60_000
+  )
 
   it.each([
     { seed: 2002, hours: 1.5, found: "S13: a volume whose record could not be read got a second pod status" },
@@ -64,9 +68,13 @@ describe("the driver on a simulated node", () => {
       hours: 1,
       found: "S14: a frozen volume was recorded before its class was read, whose older wish then seemed new"
     }
-  ])("keeps what once failed: seed $seed ($found)", ({ hours, seed }) => {
-    assert.strictEqual(broken(run({ seed, hours })), "")
-  })
+  ])(
+    "keeps what once failed: seed $seed ($found)",
+    ({ hours, seed }) => {
+      assert.strictEqual(broken(run({ seed, hours })), "")
+    },
+    60_000
+  )
 
   it("most of what can go wrong does go wrong within these seeds", () => {
     const all = SEEDS.map(runOf)

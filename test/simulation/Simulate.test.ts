@@ -39,7 +39,14 @@ const flagsOf = (...words: ReadonlyArray<string>): Flags => {
 const HOURS = 0.1
 const canary = scenarioOf("canary")!
 /** The canary breaks its promise in this run. */
-const BROKEN = { seed: 1, hours: 0.3 }
+/** The first run in which the planted mistake shows: which one that is changes with every change of the programs. */
+const BROKEN = (() => {
+  const hours = 0.3
+  for (let seed = 1; seed <= 50; seed++) {
+    if (canary.run({ seed, hours }).violation?.id === "S3") return { seed, hours }
+  }
+  throw new Error("the planted mistake is not found within 50 seeds")
+})()
 
 describe("npm run simulate", () => {
   it.each([
@@ -152,7 +159,10 @@ describe("a failing run", () => {
   it("ends with the class of its failure, and the command that replays it", () => {
     const { status, stdout } = simulateCommand(...command.split(" ").slice(4))
     assert.strictEqual(status, 1, stdout)
-    assert.match(stdout, /^VIOLATED S3 publishedNeverGoesBack, seed 1, at \d+ ms of virtual time:$/mu)
+    assert.match(
+      stdout,
+      new RegExp(`^VIOLATED S3 publishedNeverGoesBack, seed ${BROKEN.seed}, at \\d+ ms of virtual time:$`, "mu")
+    )
     assert.include(stdout, `replay: ${command}`)
     assert.strictEqual(digestIn(stdout), failing.digest.slice(0, 32))
   })
@@ -281,13 +291,13 @@ describe("a campaign", () => {
       "--campaign",
       "1",
       "--seed",
-      "1",
+      String(BROKEN.seed),
       "--hours",
       "0.3"
     )
     assert.strictEqual(status, 1, stdout)
     assert.include(stdout, "1 of 1 runs failed:")
-    assert.include(stdout, "seed 1, safety: S3 publishedNeverGoesBack")
+    assert.include(stdout, `seed ${BROKEN.seed}, safety: S3 publishedNeverGoesBack`)
     assert.include(stdout, `    ${commandOf({ scenario: canary, rates: undefined, ...BROKEN })}`)
   })
 

@@ -278,6 +278,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
       }
     ],
     breaks: [
+      "S5 contentStaysOnTmpfs",
       "S1 publishedHoldsOneReply",
       "S4 unpublishedStaysGone",
       "S4 unpublishLeavesNothing",

@@ -25,6 +25,7 @@ export const BACKOFF_MILLIS_MAX = 122_000
 const REPUBLISH_MILLIS_MIN = 60_000
 export const REPUBLISH_MILLIS_MAX = 120_000
 const LIFETIME_MILLIS_MAX = 3_600_000
+const BRIEF_MILLIS_MAX = 15_000
 /** An outage of the API server, and the wait before a watch is opened again. */
 export const WISH_MILLIS_MAX = 600_000
 
@@ -421,7 +422,9 @@ export class Kubelet {
             `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}, at ${volume.targetPath}`
           )
         }
-        const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, LIFETIME_MILLIS_MAX)
+        // Some are gone before all of it has come about.
+        const lifetimeMillisMax = chance.happens(0.2) ? BRIEF_MILLIS_MAX : LIFETIME_MILLIS_MAX
+        const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, lifetimeMillisMax)
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false
         const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
