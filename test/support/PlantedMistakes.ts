@@ -3,7 +3,7 @@
  * decisions of ours. Each is text that stands in its file exactly once, so that it cannot quietly come to change nothing.
  */
 
-export interface Change {
+interface Change {
   readonly file: string
   readonly from: string
   readonly to: string

@@ -49,7 +49,7 @@ const spoilt = (answer: MountResponse, chance: Chance): MountResponse => {
 export const laneOf = (provider: string, nodeName = ""): string => `${nodeName} provider ${provider}`.trim()
 
 /** A question, as it arrived. */
-export interface Call {
+interface Call {
   /** Since the epoch. */
   readonly millis: number
   /** The versions that the asker says it has. */
