@@ -74,11 +74,3 @@ export const driversFollow = invariant(
       : undefined
   }
 )
-
-/** S17: whoever is told that it is removed will make the next installation, or look for what was left. */
-export const nothingOfTheOperandIsLeft = invariant(
-  "S17",
-  "nothingOfTheOperandIsLeft",
-  ({ left, withinMillis }: { readonly left: ReadonlyArray<string>; readonly withinMillis: number }) =>
-    left.length > 0 ? `left ${withinMillis} ms after removal could begin: ${left.join(", ")}` : undefined
-)
