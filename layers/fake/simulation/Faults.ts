@@ -74,7 +74,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   forceDeleteRate: chance.sometimes(0.5),
   classBrokenEveryMillis: interval(chance, 40 * MINUTE),
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
-  diskSlowRate: chance.sometimes(0.03),
+  // Or a node that has no time for anything: whatever takes several steps meets all the others.
+  diskSlowRate: chance.happens(0.2) ? chance.between(0.1, 0.5) : chance.sometimes(0.03),
   duplicateRate: chance.sometimes(0.1)
 })
 
