@@ -128,6 +128,10 @@ const restlessness = (
   }
   const found = textAt(objectAt(witness.clusterCsiDriver ?? {}, "status"), "version")
   if (found !== version) return `the version is ${found ?? "unknown"}, not ${version}`
+  // A pod that has crashed may take its time: a complete generation is not Progressing meanwhile.
+  const pods = objectAt(witness.daemonSet ?? {}, "status")
+  const [ready, desired] = [pods["numberReady"] ?? 0, pods["desiredNumberScheduled"] ?? 0]
+  if (ready !== desired) return `${ready} of ${desired} node pods are ready`
   return now - witness.lastWriteMillis < RESTFUL_MILLIS ? "there was a write just now" : undefined
 }
 

@@ -45,6 +45,12 @@ describe("operators on a simulated cluster", () => {
       found: "Q5: a new process took a proxy that it could not read for none, and replaced every pod twice"
     },
     {
+      seed: 37,
+      hours: 0.5,
+      rates: {},
+      found: "L9, a mistake of the simulation: a pod that was still coming back was compared as if it were there"
+    },
+    {
       seed: 16,
       hours: 0.7,
       rates: {
