@@ -11,7 +11,6 @@ import { Clock, Context, Effect } from "effect"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
-import { Stuck, simulate } from "./SeededScheduler.ts"
 import { Administrator, pathOf } from "./simulation/Administrator.ts"
 import { type Chance, make as makeChance } from "./simulation/Chance.ts"
 import { History } from "./simulation/History.ts"
@@ -21,13 +20,11 @@ import { drawRates, NO_RATES, OperatorFaults, type OperatorRates } from "./simul
 import * as Invariants from "./simulation/OperatorInvariants.ts"
 import * as OperatorLives from "./simulation/OperatorLives.ts"
 import { FINALIZER, NAMESPACE, OPERAND, OperatorWitness } from "./simulation/OperatorWitness.ts"
-import { Referee } from "./simulation/Referee.ts"
+import type { Referee } from "./simulation/Referee.ts"
+import * as Run from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 
-const START_MILLIS = Date.UTC(2026, 0, 1)
-const MINUTE = 60_000
-const HOUR = 60 * MINUTE
-const STEPS_PER_HOUR_MAX = 20_000_000
+const { HOUR, MINUTE } = Run
 const LOOK_MILLIS = 5_000
 /** The Lease of a process that died, the next one's turn to look, a rollout, and a minute's back-off. */
 const REST_WITHIN_MILLIS = 20 * MINUTE
@@ -241,24 +238,22 @@ const undisturbed = Effect.fnUntraced(function* (like: Cluster, options: Cluster
   return pictureOf(witness)
 }, Effect.scoped)
 
-interface Notes {
-  readonly history: History
-  readonly referee: Referee
+/** What a run keeps outside of its program, so that it is there however the run ends. */
+interface Drawn {
   rates: OperatorRates | undefined
   operators: number
 }
 
-const program = (options: OperatorSimulationOptions, notes: Notes, setClock: (clock: Clock.Clock) => void) =>
+const program = (options: OperatorSimulationOptions, { history, referee, setClock }: Run.Judges, drawn: Drawn) =>
   Effect.gen(function* () {
     const clock = yield* Clock.Clock
     setClock(clock)
     const now = () => clock.currentTimeMillisUnsafe()
-    const { history, referee } = notes
     const chance = yield* makeChance
     const rates = drawRates(chance, options.rates)
-    notes.rates = rates
+    drawn.rates = rates
     const names = chance.happens(0.6) ? ["a", "b"] : ["a"]
-    notes.operators = names.length
+    drawn.operators = names.length
     const nodes = 2 + chance.below(3)
     const clusterOptions = { chance, clock, history, referee, nodes }
     const cluster = yield* makeCluster({ ...clusterOptions, rates, plant: options.plant })
@@ -439,43 +434,19 @@ const program = (options: OperatorSimulationOptions, notes: Notes, setClock: (cl
  * @errors none: a broken promise is a violation in the result; a defect of the simulation itself is thrown
  */
 export const run = (options: OperatorSimulationOptions): RunResult => {
-  const { hours, seed, timeline } = options
-  let clock: Clock.Clock | undefined
-  const elapsedMillis = () => (clock?.currentTimeMillisUnsafe() ?? START_MILLIS) - START_MILLIS
-  const history = new History(elapsedMillis, timeline)
-  const referee = new Referee(history, elapsedMillis)
-  const notes: Notes = { history, referee, rates: undefined, operators: 0 }
-  const whole = Effect.raceFirst(
-    program(options, notes, (it) => {
-      clock = it
-    }),
-    referee.violated
-  )
-  const stepsMax = Math.ceil((hours + 2) * STEPS_PER_HOUR_MAX)
-  const steps = stepsOf(() => simulate(whole, { seed, startMillis: START_MILLIS, stepsMax }), referee)
-  return {
-    seed,
-    violation: referee.violation,
-    digest: history.digest(),
-    steps,
-    virtualMillis: elapsedMillis(),
-    history,
-    rates: notes.rates,
-    summary: summaryOf(notes)
-  }
+  const drawn: Drawn = { rates: undefined, operators: 0 }
+  const result = Run.run(options, (judges) => program(options, judges, drawn))
+  return { ...result, rates: drawn.rates, summary: summaryOf(result.history, drawn) }
 }
 
-const listed = (figures: ReadonlyArray<readonly [string, number]>): string =>
-  figures.length === 0 ? "none" : figures.map(([name, count]) => `${name} ${count}`).join(", ")
-
-const summaryOf = ({ history, operators }: Notes): RunResult["summary"] => {
+const summaryOf = (history: History, { operators }: Drawn): RunResult["summary"] => {
   const counted = (name: string) => `${history.figure(name)} ${name}`
   return [
     [
       "operators",
       `${operators}, ${counted("kills")}, ${counted("stops")}, ${counted("terms lost")}, ${counted("rollouts")}`
     ],
-    ["writes", listed(history.figuresOf("write "))]
+    ["writes", Run.listed(history.figuresOf("write "))]
   ]
 }
 
@@ -484,17 +455,4 @@ export const scenario: Scenario = {
   name: "operator",
   description: "one or two operators with a control plane, an administrator, foreign writers and an API server",
   run
-}
-
-/** A run that cannot end is a violation like others; any other throw is a mistake of ours. */
-const stepsOf = (start: () => ReturnType<typeof simulate<void, never>>, referee: Referee): number => {
-  try {
-    const { exit, steps } = start()
-    if (exit._tag === "Failure") throw new Error("the simulation itself failed", { cause: exit.cause })
-    return steps
-  } catch (cause) {
-    if (!(cause instanceof Stuck)) throw cause
-    referee.check(Invariants.operatorRunEnds, { message: cause.message })
-    return cause.steps
-  }
 }

@@ -327,10 +327,3 @@ export const nothingIsLeft = invariant<{
 export const canariesLive = invariant<{ readonly lost: ReadonlyArray<string> }>("S17", "canariesLive", ({ lost }) =>
   lost.length === 0 ? undefined : `gone or changed: ${lost.join(", ")}`
 )
-
-/** A run that cannot end is a livelock or a deadlock of the program. */
-export const operatorRunEnds = invariant<{ readonly message: string }>(
-  "L1",
-  "operatorRunEnds",
-  ({ message }) => message
-)
