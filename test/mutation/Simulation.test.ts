@@ -101,12 +101,8 @@ const wrongWith = ({ hunted: { found, runs }, mistake }: Row): ReadonlyArray<str
 
 const seconds = (duration: Duration.Duration) => Duration.toSeconds(duration).toFixed(1)
 
-/** Both take many minutes on two cores: "npm run test:mistakes" asks for them. */
-const isAsked = process.env["TEST_MISTAKES"] === "1"
-const need = isAsked ? "" : " (needs TEST_MISTAKES=1)"
-
-it.live.skipIf(!isAsked)(
-  `each of ${PLANTED.length} mistakes breaks a promise of the simulation${need}`,
+it.live(
+  `each of ${PLANTED.length} mistakes breaks a promise of the simulation`,
   () =>
     Effect.gen(function* () {
       const [took, rows] = yield* Effect.timed(
@@ -166,8 +162,8 @@ it.live.skipIf(!isAsked)(
   { timeout: 900_000 }
 )
 
-it.live.skipIf(!isAsked)(
-  `reference/defects.md 1, 2: a story of what happened to others fails when the behaviour is put back${need}`,
+it.live(
+  "reference/defects.md 1, 2: a story of what happened to others fails when the behaviour is put back",
   () =>
     Effect.gen(function* () {
       const stories = REGRESSIONS.flatMap(({ putBack, thread }) => {
