@@ -56,8 +56,8 @@ const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
-/** A minute; before that, a reconcile that failed while the API server was away comes back after its longest back-off. */
-const GONE_WITHIN_MILLIS = 7 * MINUTE
+/** A reconcile that failed while the API server was away comes back soon after it, and two looks lie between. */
+const GONE_WITHIN_MILLIS = MINUTE
 const READER_MILLIS_MAX = 10_000
 const IMPATIENT_MILLIS_MAX = 4_000
 /** Within the second that a replaced generation is kept for its readers. */

@@ -16,6 +16,7 @@ import type { CachedPodStatus } from "../../schemas/SecretProviderClassPodStatus
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import { EventRecorder } from "../reconciler/Events.ts"
 import * as Held from "../reconciler/Held.ts"
+import * as Outage from "../reconciler/Outage.ts"
 import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
 import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
@@ -152,6 +153,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const events = yield* EventRecorder
   const api = yield* KubernetesApi
   const queue = yield* WorkQueue.make()
+  const outage = yield* Outage.make(queue)
 
   /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
   const keysOfStatus = new Map<string, Set<string>>()
@@ -502,7 +504,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
 
   // ---- the loop
 
-  const reconcile = Effect.fnUntraced(function* (key: string) {
+  const look = Effect.fnUntraced(function* (key: string) {
     if (!pods.isSynced()) return ReconcileLoop.requeueAfter(SOON_MILLIS)
     const { complaints, isUnsettled, sources } = yield* gather(key)
     const [namespace] = partsOf(key)
@@ -518,6 +520,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       // What comes or goes during the look is looked at again.
       const hadUsers = statusesOfKey.has(key)
       const outcome = yield* removed(key)
+      outage.answered()
       yield* told
       if (outcome._tag !== "Done") return outcome
       if (hadUsers || statusesOfKey.has(key)) return later()
@@ -543,10 +546,21 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         const hint = failure.status === 403 ? `; ${CREATE_HINT}` : ""
         return tellPod(first.pod, key, `failed to write secret ${key}, err: ${failure.message}${hint}`)
       })
+      outage.answered()
     }
     yield* told
     return later()
   })
+
+  const reconcile = (key: string) =>
+    Effect.suspend(() => {
+      outage.begun(key)
+      return Effect.tapError(look(key), (failure) =>
+        Effect.sync(() => {
+          if (failure._tag === "KubernetesApiFailed" && failure.isTransient) outage.unanswered(key)
+        })
+      )
+    })
 
   return yield* Effect.raceFirst(
     Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),

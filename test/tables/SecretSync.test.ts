@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
 import { KEYS } from "../../src/sync/SecretPlan.ts"
@@ -688,6 +689,48 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
         assert.deepStrictEqual(yield* secrets, [])
       })
     )
+  )
+
+  it.effect(
+    "after an hour in which the API server did not answer: within a minute, with few requests meanwhile",
+    () => {
+      let isDown = false
+      let asked = 0
+      const unreachable = new KubernetesApiFailed({
+        method: "GET",
+        path: "",
+        status: 0,
+        reason: "Network",
+        detail: "connection refused"
+      })
+      return inSync(
+        () =>
+          Effect.gen(function* () {
+            const owner = yield* replicaSet()
+            const entries = Array.from({ length: 10 }, (_, index) => entry({ secretName: `synced-${index}` }))
+            const request = yield* mounted(classWith(...entries), { ownerReferences: [owner] })
+            assert.strictEqual((yield* secrets).length, 10)
+            isDown = true
+            yield* end(request)
+            yield* later(3_590)
+            // By their own waits each of them a dozen times, then every five minutes; and one every half minute for all.
+            assert.isBelow(asked, 10 * (10 + 3_600 / 240) + 3_600 / 30)
+            isDown = false
+            yield* later(60)
+            assert.deepStrictEqual(yield* secrets, [])
+          }),
+        {},
+        (api) => ({
+          ...api,
+          request: (request) =>
+            Effect.suspend(() => {
+              if (!isDown || !/\/secrets\/[^/]+$/u.test(request.path)) return api.request(request)
+              asked += 1
+              return Effect.fail(unreachable)
+            })
+        })
+      )
+    }
   )
 
   it.effect("a pod that comes back takes the mark away", () =>
