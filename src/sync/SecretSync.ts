@@ -35,6 +35,7 @@ import * as SecretMapping from "./SecretMapping.ts"
 import * as SecretPlan from "./SecretPlan.ts"
 import * as SecretUsers from "./SecretUsers.ts"
 import * as SyncedVolumes from "./SyncedVolumes.ts"
+import * as UserKeys from "./UserKeys.ts"
 
 export interface SyncOptions {
   readonly nodeId: string
@@ -155,46 +156,56 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const queue = yield* WorkQueue.make()
   const outage = yield* Outage.make(queue)
 
-  /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
-  const keysOfStatus = new Map<string, Set<string>>()
-  const statusesOfKey = new Map<string, Set<string>>()
+  /** Keys that pod statuses ask for. */
+  const statusKeys = UserKeys.make()
+  /** Keys that volumes ask for, by target path: of a pod's status this node may not hear before both are gone. */
+  const volumeKeys = UserKeys.make()
   /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
   const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
+  /** By pod status or target path, neither of which can be the other. */
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
   const bell = yield* Queue.sliding<void>(1)
 
-  const keysAskedBy = ({ metadata, status }: CachedPodStatus): ReadonlyArray<string> => {
-    const namespace = metadata.namespace ?? ""
-    const held = classes.current(namespace, status?.secretProviderClassName ?? "")
+  const keysAskedBy = (namespace: string, className: string): ReadonlyArray<string> => {
+    const held = classes.current(namespace, className)
     return held._tag === "Held" ? SyncedVolumes.secretNames(held.object).map((name) => keyOf(namespace, name)) : []
   }
+  const come = (user: string, namespace: string) => {
+    if (!namespaceOf.has(user)) Queue.offerUnsafe(bell, undefined)
+    namespaceOf.set(user, namespace)
+  }
+  const go = (user: string) => {
+    if (namespaceOf.delete(user)) Queue.offerUnsafe(bell, undefined)
+  }
   const forget = (statusKey: string) => {
-    namespaceOf.delete(statusKey)
-    Queue.offerUnsafe(bell, undefined)
-    for (const key of keysOfStatus.get(statusKey) ?? []) {
-      const statuses = statusesOfKey.get(key)
-      statuses?.delete(statusKey)
-      if (statuses?.size === 0) statusesOfKey.delete(key)
-      queue.add(key)
-    }
-    keysOfStatus.delete(statusKey)
+    go(statusKey)
+    for (const key of statusKeys.forget(statusKey)) queue.add(key)
   }
   const note = (podStatus: CachedPodStatus) => {
     const statusKey = statusKeyOf(podStatus)
-    if (!namespaceOf.has(statusKey)) Queue.offerUnsafe(bell, undefined)
-    namespaceOf.set(statusKey, podStatus.metadata.namespace ?? "")
-    const keys = keysOfStatus.get(statusKey) ?? new Set()
-    for (const key of keysAskedBy(podStatus)) {
-      keys.add(key)
-      lookedAfter.add(key)
-      const statuses = statusesOfKey.get(key) ?? new Set()
-      statuses.add(statusKey)
-      statusesOfKey.set(key, statuses)
+    const { namespace = "" } = podStatus.metadata
+    come(statusKey, namespace)
+    const keys = keysAskedBy(namespace, podStatus.status?.secretProviderClassName ?? "")
+    for (const key of keys) lookedAfter.add(key)
+    for (const key of statusKeys.note(statusKey, keys)) queue.add(key)
+  }
+  const noteVolume = (targetPath: string) => {
+    const record = table.get(targetPath)
+    if (record === undefined) {
+      go(targetPath)
+      for (const key of volumeKeys.forget(targetPath)) {
+        // Whoever has a pod status is heard of by it; without files nothing is to be made of it meanwhile.
+        if (!statusKeys.hasUsers(key)) queue.add(key)
+      }
+      return
     }
-    if (keys.size > 0) keysOfStatus.set(statusKey, keys)
-    for (const key of keys) queue.add(key)
+    const { namespace } = record.pod
+    come(targetPath, namespace)
+    const keys = keysAskedBy(namespace, record.secretProviderClassName)
+    for (const key of keys) lookedAfter.add(key)
+    volumeKeys.note(targetPath, keys)
   }
 
   const statuses = yield* Reflector.make({
@@ -210,9 +221,14 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const noteAll = (isConcerned: (podStatus: CachedPodStatus) => boolean) => {
     for (const podStatus of statuses.objects().values()) if (isConcerned(podStatus)) note(podStatus)
   }
-  yield* classes.onChange((namespace, name) =>
+  yield* table.onVolumes(noteVolume)
+  for (const { targetPath } of table.all()) noteVolume(targetPath)
+  yield* classes.onChange((namespace, name) => {
+    for (const { pod, secretProviderClassName, targetPath } of table.all()) {
+      if (pod.namespace === namespace && secretProviderClassName === name) noteVolume(targetPath)
+    }
     noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.secretProviderClassName === name)
-  )
+  })
   yield* pods.onChange((namespace, name) =>
     noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.podName === name)
   )
@@ -283,7 +299,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const sources: Array<Source> = []
     const complaints: Array<string> = []
     let isUnsettled = false
-    for (const statusKey of statusesOfKey.get(key) ?? []) {
+    for (const statusKey of statusKeys.of(key)) {
       const podStatus = statuses.get(statusKey)
       if (podStatus === undefined) continue
       const { podName = "", secretProviderClassName = "" } = podStatus.status ?? {}
@@ -518,12 +534,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     if (sources.length === 0) {
       if (!lookedAfter.has(key)) return ReconcileLoop.DONE
       // What comes or goes during the look is looked at again.
-      const hadUsers = statusesOfKey.has(key)
+      const hasUsers = () => statusKeys.hasUsers(key) || volumeKeys.hasUsers(key)
+      const hadUsers = hasUsers()
       const outcome = yield* removed(key)
       outage.answered()
       yield* told
       if (outcome._tag !== "Done") return outcome
-      if (hadUsers || statusesOfKey.has(key)) return later()
+      if (hadUsers || hasUsers()) return later()
       lookedAfter.delete(key)
       // It may have been the last of its namespace, which is followed no longer then.
       Queue.offerUnsafe(bell, undefined)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, DateTime, Effect, FileSystem, Layer, Redacted } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Layer, Redacted, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
@@ -97,6 +97,21 @@ const mounted = (
     yield* soon
     return request
   })
+
+/** A Secret that a node has made. */
+const putSynced = (annotations: Readonly<Record<string, string>>, name = "synced") =>
+  Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "POST",
+      path: "/api/v1/namespaces/default/secrets",
+      body: {
+        apiVersion: "v1",
+        kind: "Secret",
+        metadata: { name, annotations, labels: { "secrets-store.csi.k8s.io/managed": "true" } },
+        data: {}
+      }
+    })
+  )
 
 const deletePod = (name = Node.POD.name) =>
   Effect.flatMap(KubernetesApi, (api) => api.request({ method: "DELETE", path: `${Node.podsPath("default")}/${name}` }))
@@ -731,6 +746,30 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
         })
       )
     }
+  )
+
+  it.effect("a node that never heard of its pod's status looks after the Secret all the same", () =>
+    inSync(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.putClass(classWith(entry()))
+          yield* putSynced({ [KEYS.className]: "spc" })
+          const request = yield* Node.putPod(Node.POD)
+          yield* soon
+          yield* publish(request, never)
+          yield* later(30)
+          assert.strictEqual((yield* secrets).length, 1)
+          yield* end(request)
+          yield* later(60)
+          assert.deepStrictEqual(yield* secrets, [])
+        }),
+      {},
+      (api) => ({
+        ...api,
+        watch: (request, idleMillis) =>
+          request.path.includes("secretproviderclasspodstatuses") ? Stream.never : api.watch(request, idleMillis)
+      })
+    )
   )
 
   it.effect("a pod that comes back takes the mark away", () =>
