@@ -577,9 +577,6 @@ const program = (
       }
     }
 
-    // A Secret whose last user went while no driver was there to see it is looked after when it has a user again, and goes
-    // with its owners: a known limit, which is no leak of every pod's.
-    const usedAtLast = new Set(current().map((volume) => `${volume.pod.namespace}/${secretNameOf(volume.class)}`))
     history.note("the end, without API server and providers")
     faults.apiIsDown = true
     history.state(API_LANE, "out of reach")
@@ -598,7 +595,7 @@ const program = (
       mounts: witness.mounts(),
       entries: witness.entries(),
       statuses: witness.statuses(),
-      secrets: witness.secrets().filter(({ name }) => usedAtLast.has(name))
+      secrets: witness.secrets()
     })
     const table = lives.table()
     if (table !== undefined) {

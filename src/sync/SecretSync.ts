@@ -7,7 +7,7 @@
  *
  * @source driver v1.6.0, controllers/secretproviderclasspodstatus_controller.go; reference/driver.md 6
  */
-import { Clock, DateTime, Effect, FileSystem, PlatformError, Queue, Redacted, Result } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Queue, Random, Result } from "effect"
 import type { NodePod, Secret } from "../../schemas/Core.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { SyncFailed } from "../../schemas/errors/SyncFailed.ts"
@@ -20,7 +20,7 @@ import * as Outage from "../reconciler/Outage.ts"
 import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
 import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
-import { conflictRetry } from "../reconciler/Schedules.ts"
+import { conflictRetry, watchReconnect } from "../reconciler/Schedules.ts"
 import * as WorkQueue from "../reconciler/WorkQueue.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
@@ -29,8 +29,10 @@ import { NodePods } from "../volume/NodePods.ts"
 import { NODE_LABEL, nodeLabel } from "../volume/PodStatus.ts"
 import { SecretProviderClasses } from "../volume/SecretProviderClasses.ts"
 import { VolumeTable } from "../volume/VolumeTable.ts"
+import * as Orphans from "./Orphans.ts"
 import { ownersOf, united } from "./OwnerReferences.ts"
 import * as SecretData from "./SecretData.ts"
+import * as SecretFiles from "./SecretFiles.ts"
 import * as SecretMapping from "./SecretMapping.ts"
 import * as SecretPlan from "./SecretPlan.ts"
 import * as SecretUsers from "./SecretUsers.ts"
@@ -51,14 +53,13 @@ const SOON_MILLIS = 5_000
 const UNUSED_MILLIS = 10_000
 /** A Secret that is used, but by nobody whose node is known to look after it. */
 const AWAITED_MILLIS = 30_000
-const READ_ATTEMPTS = 3
+/** When Secrets are looked for that nobody looked after before the start: not by all nodes at once. */
+const LOOK_BACK_MILLIS = { least: 10_000, most: 60_000 }
 /** Clocks of nodes may differ by so much. */
 const CLOCK_SKEW_MILLIS = 60_000
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */
 const ADOPT_KEY = "secrets-store.csi.k8s.io/adopt-secrets"
-/** Keeps the Secret when nobody uses it any more. On the class; "true". */
-const RETAIN_KEY = "secrets-store.csi.k8s.io/retain"
 
 const CREATE_HINT =
   "The secret operation failed with forbidden error. If you installed the CSI driver using helm, ensure syncSecret.enabled=true is set."
@@ -96,48 +97,6 @@ const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace 
 
 const classVersionOf = ({ metadata: { creationTimestamp = "", generation = 0 } }: SecretProviderClass) =>
   SecretPlan.classVersionOf(creationTimestamp, generation)
-
-// ---- what is mounted
-
-/** All files of one generation that an entry may need, or all of them. */
-const readFiles = Effect.fnUntraced(function* (targetPath: string, wanted: (path: string) => boolean) {
-  const files = yield* FileSystem.FileSystem
-  const current = files.readLink(`${targetPath}/${MountedFiles.DATA}`).pipe(Effect.orElseSucceed(() => undefined))
-  const once = Effect.gen(function* () {
-    const generation = yield* current
-    const listed = yield* MountedFiles.list(targetPath)
-    const found = new Map<string, Redacted.Redacted<Uint8Array>>()
-    for (const [path, absolute] of listed) {
-      if (wanted(path)) found.set(path, Redacted.make(yield* files.readFile(absolute)))
-    }
-    // A volume that is taken away loses its link before its files: some of them would be missing.
-    if ((yield* current) !== generation) {
-      return yield* PlatformError.systemError({
-        _tag: "NotFound",
-        module: "SecretSync",
-        method: "read",
-        pathOrDescriptor: targetPath,
-        description: "the files were replaced or taken away while they were read"
-      })
-    }
-    return found
-  })
-  // A newer generation has taken the place of the one that was being read: then all of that one.
-  return yield* Effect.retry(once, {
-    times: READ_ATTEMPTS,
-    while: ({ reason }: PlatformError.PlatformError) => reason._tag === "NotFound"
-  })
-})
-
-const needs = (entry: SecretData.SecretObject, mapping: SecretMapping.SecretMapping, type: string) => {
-  if (SecretMapping.takesAllFiles(mapping, (entry.secretName ?? "").trim(), type)) return () => true
-  const names = new Set<string>()
-  for (const { objectName = "" } of entry.data ?? []) {
-    names.add(objectName.trim())
-    names.add(SecretMapping.splitObjectName(objectName.trim())?.path ?? "")
-  }
-  return (path: string) => names.has(path)
-}
 
 // ---- the program
 
@@ -355,7 +314,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     const mapping = yield* Effect.mapError(Effect.fromResult(SecretMapping.read(annotations)), inClass)
     const header = yield* Effect.mapError(Effect.fromResult(SecretData.validate(entry, mapping)), inClass)
-    const files = yield* readFiles(targetPath, needs(entry, mapping, header.type)).pipe(
+    const files = yield* SecretFiles.read(targetPath, SecretFiles.needs(entry, mapping, header.type)).pipe(
       Effect.mapError((cause) =>
         failed(
           source,
@@ -365,7 +324,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     )
     const secret = yield* Effect.mapError(SecretData.build(entry, { targetPath, files }, mapping), inClass)
-    const retained = annotations[RETAIN_KEY] === "true" ? { [RETAIN_KEY]: "true" } : {}
+    const retained = annotations[SecretPlan.RETAIN_KEY] === "true" ? { [SecretPlan.RETAIN_KEY]: "true" } : {}
     return {
       namespace,
       secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
@@ -482,10 +441,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     }
     const live = yield* liveSecret(key)
     const { annotations = {}, resourceVersion = "", uid = "" } = live?.metadata ?? {}
-    // Whose it is is what our own annotation says: what upstream's driver left is its owners' business.
-    if (live === undefined || !SecretPlan.isOurs(live) || annotations[SecretPlan.KEYS.className] === undefined)
-      return done()
-    if (annotations[RETAIN_KEY] === "true" || live.metadata.deletionTimestamp !== undefined) return done()
+    if (live === undefined || !SecretPlan.isOurs(live) || !SecretPlan.mayGo(live.metadata)) return done()
     // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
     const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
@@ -579,9 +535,27 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     })
 
+  /** Once: a driver that runs hears of every user that goes. */
+  const lookBack = Effect.gen(function* () {
+    yield* Effect.sleep(yield* Random.nextBetween(LOOK_BACK_MILLIS.least, LOOK_BACK_MILLIS.most))
+    // It is tried until it succeeds.
+    const found = yield* Effect.orDie(Effect.retry(Orphans.find(driverName), watchReconnect))
+    for (const { name, namespace } of found) {
+      const key = keyOf(namespace, name)
+      if (lookedAfter.has(key)) continue
+      lookedAfter.add(key)
+      queue.add(key)
+    }
+    Queue.offerUnsafe(bell, undefined)
+  })
+
+  const background = Effect.raceFirst(
+    Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces)),
+    Effect.andThen(lookBack, Effect.never)
+  )
   return yield* Effect.raceFirst(
     Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),
-    Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces))
+    background
   )
 }, Effect.scoped)
 

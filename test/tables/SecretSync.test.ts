@@ -772,6 +772,27 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
     )
   )
 
+  it.effect("whose last pod went while no driver was there: gone soon after the start, and those in use stay", () =>
+    Effect.gen(function* () {
+      yield* Node.putClass(classWith(entry()))
+      yield* putSynced({ [KEYS.className]: "spc" })
+      yield* putSynced({ [KEYS.className]: "gone" }, "of-nobody")
+      yield* Node.putClass(classWith(entry({ secretName: "used" })), "used")
+      yield* putSynced({ [KEYS.className]: "used" }, "used")
+      yield* Node.putPod({ ...Node.POD, name: "elsewhere" }, {}, "node-2", "used")
+      yield* Node.syncing
+      yield* later(120)
+      assert.deepStrictEqual(
+        (yield* secrets).map((it) => objectAt(it, "metadata")["name"]),
+        ["used"]
+      )
+      // Nobody here is left to be followed for.
+      const kubernetes = yield* MemoryKubernetes
+      yield* later(60)
+      assert.strictEqual(yield* kubernetes.openWatches("secrets"), 0)
+    }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Node.driverLayer(Node.script()), Node.worldLayer)))
+  )
+
   it.effect("a pod that comes back takes the mark away", () =>
     inSync(() =>
       Effect.gen(function* () {
