@@ -114,8 +114,6 @@ export class Kubelet {
   private readonly podObjects: Set<string>
   private readonly csiDriver: () => CsiDriverView | undefined
   private renewals = 0
-  /** The driver's life that has answered OK for a volume which was not recorded then. */
-  private readonly owed = new Map<string, number>()
 
   constructor(options: KubeletOptions) {
     this.it = options
@@ -236,17 +234,11 @@ export class Kubelet {
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { lives, referee, witness } = this.it
+    const { referee, witness } = this.it
     if (!this.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
-    // What a life still owed when it ended, the next one learns from a republish, and where there is none, not at all.
-    const owedByLife = this.owed.get(volume.targetPath)
-    const isOwedByNobody = owedByLife !== undefined && owedByLife !== lives.number()
-    const isLearnt = this.csiDriver()?.requiresRepublish === true || !isOwedByNobody
-    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere: mustBeThere && isLearnt })
+    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
     volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
-    if (volume.recorded) this.owed.delete(volume.targetPath)
-    else if (owedByLife === undefined) this.owed.set(volume.targetPath, lives.number())
   }
 
   /** @shape (volume) -> whether it was answered OK */
