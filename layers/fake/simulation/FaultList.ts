@@ -1,0 +1,95 @@
+/**
+ * What a world has to go through, as a list, and the sites at which it does. A site is named as it is counted, and as a
+ * campaign's table names it; each has a rate of its own, or is drawn with one of few others.
+ *
+ * @source the numbers are those of the project's list of faults, by place
+ */
+
+export interface FaultEntry {
+  /** "1-4": the numbers of one place. */
+  readonly numbers: string
+  readonly fault: string
+  /** Each strikes in some run of some scenario. One that ends with a dot or a space stands for all that begin so. */
+  readonly sites: ReadonlyArray<string>
+  /** When there is no site: what goes on in every run instead, or why it does not. */
+  readonly why?: string
+}
+
+const entry = (numbers: string, fault: string, ...sites: ReadonlyArray<string>): FaultEntry => ({
+  numbers,
+  fault,
+  sites
+})
+const without = (numbers: string, fault: string, why: string): FaultEntry => ({ numbers, fault, sites: [], why })
+
+const API_SERVER: ReadonlyArray<FaultEntry> = [
+  entry("1-4", "a request fails, before or after it takes effect", "KubernetesApi."),
+  entry("1-4", "409: somebody else was first", "KubernetesApi conflict"),
+  entry("1-4", "slow", "slow"),
+  entry("1-4", "out of reach", "KubernetesApi outage")
+]
+
+const WATCHES: ReadonlyArray<FaultEntry> = [
+  entry("5-8", "a watch is cut, and its version may be gone: 410", "KubernetesApi watch")
+]
+
+const OBJECTS: ReadonlyArray<FaultEntry> = [
+  entry("9-12", "others write what is ours", "Secret", "others ", "CSIDriver of somebody else", "another installation"),
+  entry("13-14", "a write is denied for a while", "denied"),
+  entry("13-14", "an API group is not served", "discovery")
+]
+
+const KUBELET: ReadonlyArray<FaultEntry> = [entry("15-18", "two calls for a volume at once", "publish twice")]
+
+const DRIVER: ReadonlyArray<FaultEntry> = [
+  without("19-22", "SIGKILL between any two port calls", "counted as kills; some lives of some runs are not cut short"),
+  entry("19-22", "SIGTERM", "SIGTERM"),
+  entry("19-22", "the node restarts", "reboot")
+]
+
+const DISK: ReadonlyArray<FaultEntry> = [
+  entry("23-26", "mounting, unmounting, or looking at mounts fails; EBUSY", "Mounter."),
+  entry("23-26", "ENOSPC, EIO", "FileSystem."),
+  entry("23-26", "the disk is slow", "FileSystem slow")
+]
+
+const PROVIDERS: ReadonlyArray<FaultEntry> = [
+  entry("27-32", "no socket", "Providers.locate"),
+  entry("27-32", "slow, or silent beyond the deadline", "Providers.mount slow"),
+  entry("27-32", "fails, refuses, or answers what must not be used", "Providers.mount"),
+  entry("33-34", "429 for a while", "Providers throttle", "Providers.mount throttled")
+]
+
+const CLUSTER: ReadonlyArray<FaultEntry> = [entry("39-40", "a class is edited while it is used", "SecretProviderClass")]
+
+const OPERATOR: ReadonlyArray<FaultEntry> = [
+  entry("41-42", "two leaders for as long as a lease", "SIGSTOP"),
+  entry("41-42", "the administrator changes his mind, and back", "administrator "),
+  entry("41-42", "TLS profile, proxy and certificates change", "TLS profile", "proxy", "certificates"),
+  entry("41-42", "an upgrade, and back", "release "),
+  entry("41-42", "classes come and go", "class comes", "class goes"),
+  entry("41-42", "nodes come and go", "node comes", "node goes"),
+  entry("41-42", "pods of the driver crash", "pod crash")
+]
+
+const EVERYWHERE: ReadonlyArray<FaultEntry> = [
+  without("43", "fibers of equal priority change places", "the seed draws the next fiber, in every run, at every step")
+]
+
+/** By place, in the order of their numbers. */
+export const FAULT_LIST: ReadonlyArray<FaultEntry> = [
+  API_SERVER,
+  WATCHES,
+  OBJECTS,
+  KUBELET,
+  DRIVER,
+  DISK,
+  PROVIDERS,
+  CLUSTER,
+  OPERATOR,
+  EVERYWHERE
+].flat()
+
+/** @shape (site of the list, site that struck) -> whether the one stands for the other */
+export const standsFor = (listed: string, struck: string): boolean =>
+  /[. ]$/u.test(listed) ? struck.startsWith(listed) : struck === listed
