@@ -5,8 +5,9 @@
 import { type Clock, DateTime, Duration, Effect } from "effect"
 import { DAEMON_SET, DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi, KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "../KubernetesObject.ts"
 import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
+import type { Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import { CONSUMER_NAMESPACES } from "./OperatorControlPlane.ts"
 import type { OperatorFaults } from "./OperatorFaults.ts"
@@ -19,6 +20,7 @@ const CONFIG = "/apis/config.openshift.io/v1"
 const MERGE = "application/merge-patch+json"
 const OPENSHIFT_GROUPS = ["config.openshift.io", "security.openshift.io"] as const
 const MINUTE = 60_000
+const SERVER_METADATA = ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"]
 
 const AUDIENCES: ReadonlyArray<JsonObject> = [
   { audience: "sts.amazonaws.com", expirationSeconds: 3600 },
@@ -84,7 +86,7 @@ export interface AdministratorOptions {
   readonly faults: OperatorFaults
 }
 
-export class Administrator {
+export class Administrator implements Neighbours {
   private readonly options: AdministratorOptions
   private count = 0
   private readonly canaries = new Map<string, JsonObject>()
@@ -322,6 +324,21 @@ export class Administrator {
       this.patch(path, { metadata: { labels: { [`others/label-${chance.below(3)}`]: `${chance.below(1_000)}` } } })
     )
   }
+
+  /** Somebody deletes an object of the operand, and makes it again as it was; but for its pods, which would have to follow. */
+  readonly remake = Effect.fnUntraced({ self: this }, function* (path: string) {
+    const isSmall = OPERAND.some(
+      ({ key, resource }) => pathOf(resource, key) === path && resource !== "daemonsets.apps"
+    )
+    if (!isSmall) return
+    const found = yield* this.send({ method: "GET", path })
+    if (found === undefined || (yield* this.send({ method: "DELETE", path })) === undefined) return
+    const metadata = without(metadataOf(found), ...SERVER_METADATA)
+    yield* this.create(path.slice(0, path.lastIndexOf("/")), { ...found, metadata })
+  })
+
+  /** Nothing of an operator's is anybody's property. */
+  readonly collectGarbage: Effect.Effect<void> = Effect.void
 
   readonly interfere: Effect.Effect<void> = Effect.suspend(() => {
     const { chance, clock, witness } = this.options
