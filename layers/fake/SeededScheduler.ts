@@ -93,7 +93,10 @@ export const simulate = <A, E>(
   }
   const scheduler: Scheduler.Scheduler = {
     executionMode: "async",
-    shouldYield: (fiber) => fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield || next() < preemption,
+    // Not before its first operation: that of a fiber which is interrupted before it has begun is its end, and the task
+    // that begins it would take its place.
+    shouldYield: (fiber) =>
+      fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield || (fiber.currentOpCount > 1 && next() < preemption),
     makeDispatcher: () => ({ scheduleTask: (task) => void ready.push(task), flush: () => {} })
   }
   const context = Context.make(Clock.Clock, clock).pipe(
