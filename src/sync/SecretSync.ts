@@ -26,6 +26,7 @@ import * as Metrics from "../telemetry/Metrics.ts"
 import * as MountedFiles from "../volume/MountedFiles.ts"
 import { NodePods } from "../volume/NodePods.ts"
 import { NODE_LABEL, nodeLabel } from "../volume/PodStatus.ts"
+import * as PodStatusKeeper from "../volume/PodStatusKeeper.ts"
 import { SecretProviderClasses } from "../volume/SecretProviderClasses.ts"
 import { VolumeTable } from "../volume/VolumeTable.ts"
 import { ownersOf, united } from "./OwnerReferences.ts"
@@ -195,11 +196,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     for (const key of keys) queue.add(key)
   }
 
-  const statuses = yield* Reflector.make({
+  const keeper = yield* PodStatusKeeper.make((key) => statuses.get(key))
+  const statuses: Reflector.Reflector<CachedPodStatus> = yield* Reflector.make({
     resource: Resource.cachedPodStatuses,
     selection: { labelSelector: `${NODE_LABEL}=${nodeLabel(nodeId)}` },
     onChange: (change) =>
       Effect.sync(() => {
+        keeper.noticed(change)
         if (change._tag === "Deleted") return forget(change.key)
         if (change._tag === "Applied") return note(change.object)
         for (const podStatus of change.objects.values()) note(podStatus)
@@ -548,8 +551,12 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     return later()
   })
 
+  const loop = Effect.raceFirst(
+    keeper.run,
+    ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile })
+  )
   return yield* Effect.raceFirst(
-    Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),
+    Effect.andThen(loop, Effect.never),
     Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces))
   )
 }, Effect.scoped)
