@@ -180,7 +180,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const spoilt = new Set<string>()
     const strangers = new Strangers({
-      ...{ api, classes, spoilt, chance },
+      ...{ api, classes, volumes, spoilt, chance },
       note: (site) => nodes[0]?.faults.note(site),
       collectGarbage: Effect.suspend(() => collectGarbage)
     })
@@ -431,6 +431,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         }),
         every(chance, plan.classRemadeEveryMillis, strangers.remakeClass),
         every(chance, plan.secretTouchedEveryMillis, strangers.editSecret),
+        every(chance, plan.statusTouchedEveryMillis, strangers.editStatus),
         every(chance, plan.classBrokenEveryMillis, classBroken),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate),

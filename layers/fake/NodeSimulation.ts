@@ -56,6 +56,9 @@ const NEWEST_WITHIN_MILLIS = ROTATION_MILLIS + REPUBLISH_MILLIS_MAX + MINUTE / 2
 const RENEWED_WITHIN_MILLIS = REPUBLISH_MILLIS_MAX + MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
+/** A moment to be sure, another one while somebody works on the volume, and the request. */
+const RECORDED_WITHIN_MILLIS = 15_000
+const STATUSES_EDITED = 4
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 /** A minute; before that, a reconcile that failed while the API server was away comes back after its longest back-off. */
@@ -148,7 +151,7 @@ const program = (
     )
 
     const strangers = new Strangers({
-      ...{ api, classes, spoilt, chance },
+      ...{ api, classes, volumes, spoilt, chance },
       note: (site) => faults.note(site),
       collectGarbage: Effect.suspend(() => collectGarbage)
     })
@@ -401,6 +404,7 @@ const program = (
         every(chance, plan.classBrokenEveryMillis, classBroken),
         every(chance, plan.classRemadeEveryMillis, strangers.remakeClass),
         every(chance, plan.secretTouchedEveryMillis, strangers.editSecret),
+        every(chance, plan.statusTouchedEveryMillis, strangers.editStatus),
         Effect.forEach(classes.values(), foreignSecret, { concurrency: "unbounded", discard: true }),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate)
@@ -498,6 +502,10 @@ const program = (
       for (const it of wanted) yield* Effect.andThen(strangers.spoil(it), strangers.disown(it))
       yield* Effect.sleep(SYNCED_WITHIN_MILLIS)
       checkSecrets()
+      history.note("pod statuses are edited")
+      for (let index = 0; index < STATUSES_EDITED; index++) yield* strangers.editStatusOnce
+      yield* Effect.sleep(RECORDED_WITHIN_MILLIS)
+      for (const volume of current()) kubelet.checkPodStatus(volume, true)
 
       renewAll()
       history.note("new generations, which are asked for")

@@ -35,6 +35,8 @@ export type FaultPlan = ApiRates & {
   readonly forceDeleteRate: number
   /** A class is useless for a while. */
   readonly classBrokenEveryMillis: number
+  /** Somebody else writes or deletes a pod status. */
+  readonly statusTouchedEveryMillis: number
   /** Somebody deletes a class, and makes it again. */
   readonly classRemadeEveryMillis: number
   /** Somebody else writes something into a synced Secret, or has one of that name. */
@@ -66,6 +68,7 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
   classBrokenEveryMillis: interval(chance, 40 * MINUTE),
+  statusTouchedEveryMillis: interval(chance, 20 * MINUTE),
   classRemadeEveryMillis: interval(chance, 40 * MINUTE),
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
   // Or a node that has no time for anything: whatever takes several steps meets all the others.

@@ -236,9 +236,14 @@ export class Kubelet {
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { lives, referee, witness } = this.it
+    const { faults, lives, referee, witness } = this.it
     if (!this.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
+    if (volume.isDisturbed === true && faults.active) {
+      const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
+      if (isWrong) return
+      volume.isDisturbed = false
+    }
     // What a life still owed when it ended, the next one learns from a republish, and where there is none, not at all.
     const owedByLife = this.owed.get(volume.targetPath)
     const isOwedByNobody = owedByLife !== undefined && owedByLife !== lives.number()

@@ -8,15 +8,17 @@
 import { Effect } from "effect"
 import type { KubernetesApi, KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
 import { KEYS } from "../../../src/sync/SecretPlan.ts"
-import { isObject, type JsonObject, metadataOf, objectAt, without } from "../KubernetesObject.ts"
+import { NODE_LABEL } from "../../../src/volume/PodStatus.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "../KubernetesObject.ts"
 import type { Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import { classObject, classPath } from "./Classes.ts"
-import { type SimulatedClass, secretNameOf, sourceOf } from "./Volume.ts"
+import { type SimulatedClass, type SimulatedVolume, secretNameOf, sourceOf } from "./Volume.ts"
 
 const MINUTE = 60_000
 const WHILE_MILLIS_MAX = 5 * MINUTE
 const MERGE = "application/merge-patch+json"
+const POD_STATUSES = "/apis/secrets-store.csi.x-k8s.io/v1/secretproviderclasspodstatuses"
 const HOLDER = "others/hold"
 const SERVER_METADATA = ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"]
 
@@ -25,6 +27,8 @@ export interface StrangersOptions {
   readonly api: KubernetesApi["Service"]
   /** By "namespace/name". */
   readonly classes: ReadonlyMap<string, SimulatedClass>
+  /** By target path. */
+  readonly volumes: ReadonlyMap<string, SimulatedVolume>
   /** "namespace/name" of Secrets in which somebody has written what no provider gave, until they are written right. */
   readonly spoilt: Set<string>
   readonly chance: Chance
@@ -186,6 +190,54 @@ export class Strangers implements Neighbours {
       default:
         note("Secret made immutable")
         return this.freeze(path)
+    }
+  })
+
+  // ---- pod statuses
+
+  /** Nobody is told by an object what has happened to it: whatever it says until it is right again counts for nothing. */
+  private disturbed(status: JsonObject): void {
+    const volume = this.it.volumes.get(textAt(objectAt(status, "status"), "targetPath") ?? "")
+    if (volume === undefined) return
+    volume.isDisturbed = true
+    // With its record goes what is known of the wishes that its content fulfils.
+    volume.mayChange = true
+  }
+
+  /** At once, and nothing that lasts. */
+  readonly editStatusOnce: Effect.Effect<void> = Effect.suspend(() => this.editStatusBy(this.it.chance.below(4)))
+
+  readonly editStatus: Effect.Effect<void> = Effect.suspend(() => this.editStatusBy(this.it.chance.below(5)))
+
+  private readonly editStatusBy = Effect.fnUntraced({ self: this }, function* (way: number) {
+    const { chance, note } = this.it
+    const list = yield* this.send({ method: "GET", path: POD_STATUSES })
+    const found = listAt(list ?? {}, "items").filter(isObject)
+    if (found.length === 0) return
+    const status = chance.oneOf(found)
+    const { name, namespace } = metadataOf(status)
+    const path = POD_STATUSES.replace("secretprovider", `namespaces/${String(namespace)}/secretprovider`)
+    const own = `${path}/${String(name)}`
+    this.disturbed(status)
+    switch (way) {
+      case 0:
+        note("pod status edited")
+        yield* this.patch(own, { status: chance.happens(0.5) ? { objects: [] } : { mounted: false } })
+        return
+      case 1:
+        note("pod status without its node")
+        yield* this.patch(own, { metadata: { labels: { [NODE_LABEL]: null } } })
+        return
+      case 2:
+        note("pod status made anew")
+        return yield* this.remake(own)
+      case 3:
+        note("pod status deleted")
+        yield* this.send({ method: "DELETE", path: own })
+        return
+      default:
+        note("pod status held by a finalizer")
+        yield* this.hold(own)
     }
   })
 }
