@@ -345,7 +345,7 @@ export class Administrator implements Neighbours {
     const daemonSet = pathOf("daemonsets.apps", `${NAMESPACE}/${DAEMON_SET}`)
     const csiDriver = `${CSI_DRIVERS}/${DRIVER_NAME}`
     const { key, resource } = chance.oneOf(OPERAND)
-    switch (chance.below(10)) {
+    switch (chance.below(11)) {
       case 0:
         return this.act(`others delete ${resource}`, this.remove(pathOf(resource, key)))
       case 1: {
@@ -389,10 +389,21 @@ export class Administrator implements Neighbours {
         return this.act("others label", this.touch(pathOf(resource, key)))
       case 8:
         return this.act("another installation", this.installHelm)
+      case 9:
+        return this.act("others hold an object", this.hold(pathOf(resource, key)))
       default:
         return this.act("CSIDriver of somebody else", this.replaceCsiDriver)
     }
   })
+
+  /** With a finalizer, for a while: whoever deletes it has to wait. */
+  private hold(path: string): Effect.Effect<void> {
+    const release = Effect.suspend(() => this.patch(path, { metadata: { finalizers: null } }))
+    return Effect.andThen(
+      this.patch(path, { metadata: { finalizers: ["others/hold"] } }),
+      Effect.ensuring(this.sleep(this.options.chance.between(0, 5 * MINUTE)), release)
+    )
+  }
 
   /** As with upstream's chart; goes again after a while. */
   private readonly installHelm: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
