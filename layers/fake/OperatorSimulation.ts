@@ -31,6 +31,8 @@ const LOOK_MILLIS = 5_000
 const REST_WITHIN_MILLIS = 20 * MINUTE
 const RESTFUL_MILLIS = 20_000
 const RESYNC_MILLIS = 65_000
+/** From a look to the last write that comes of it. */
+const ACTED_MILLIS = 4_000
 const QUIET_MILLIS = 10 * MINUTE
 /** Until a successor of a process that was killed leads, on a cluster of one node. */
 const TURN_MILLIS = 8 * MINUTE
@@ -117,7 +119,10 @@ const restlessness = (
 ): string | undefined => {
   const { version } = lives.release
   // What changes without a watch is seen by the next look.
-  if (lives.lookedMillis(witness.holder) < sinceMillis + RESYNC_MILLIS) return "nobody leads, or has looked since then"
+  const lookedMillis = lives.lookedMillis(witness.holder)
+  if (lookedMillis < sinceMillis + RESYNC_MILLIS) return "nobody leads, or has looked since then"
+  // Until then the status is that of whoever led before, and may have been cut off in the middle.
+  if (now - lookedMillis < ACTED_MILLIS) return "what was seen just now is not acted on yet"
   const conditions = witness.conditions()
   const wanted = { Available: "True AsExpected", Progressing: "False AsExpected", Degraded: "False AsExpected" }
   for (const [type, value] of Object.entries(wanted)) {
