@@ -234,9 +234,14 @@ export class Kubelet {
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { referee, witness } = this.it
+    const { faults, referee, witness } = this.it
     if (!this.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
+    if (volume.isDisturbed === true && faults.active) {
+      const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
+      if (isWrong) return
+      volume.isDisturbed = false
+    }
     referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
     volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
   }

@@ -34,6 +34,8 @@ export interface World {
   readonly classes: ReadonlyMap<string, SimulatedClass>
   /** Every volume that there has been, by target path. */
   readonly volumes: Map<string, SimulatedVolume>
+  /** "namespace/name" of Secrets in which somebody has written what no provider gave, until they are written right. */
+  readonly spoilt: Set<string>
   readonly referee: Referee
   readonly history: History
 }
@@ -201,8 +203,15 @@ export class Witness {
   private checkSecrets(): void {
     for (const secret of this.secrets()) {
       const its = this.classOfSecret(secret.name)
-      if (its !== undefined) this.world.referee.check(Invariants.secretIsOneGeneration, { secret, class: its })
+      if (its !== undefined && !this.world.spoilt.has(secret.name))
+        this.world.referee.check(Invariants.secretIsOneGeneration, { secret, class: its })
     }
+  }
+
+  /** A Secret that somebody has edited is written right, and so are all others. */
+  checkRestored(its: SimulatedClass): void {
+    this.world.spoilt.delete(sourceOf({ ...its, name: secretNameOf(its) }))
+    this.checkSecrets()
   }
 
   private podUids(): ReadonlySet<string | undefined> {
@@ -332,6 +341,9 @@ export class Witness {
             return Effect.tap(api.request(request), () =>
               Effect.sync(() => {
                 const after = this.secretAt(path)
+                if (isObject(body) && body["data"] !== undefined && after !== undefined) {
+                  this.world.spoilt.delete(after.name)
+                }
                 // Whoever has made it may have taken it away meanwhile.
                 if (before !== undefined && (after !== undefined || method === "DELETE")) {
                   this.world.referee.check(Invariants.secretsOfOthersStay, { before, after })
