@@ -433,6 +433,11 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           perNode(plan.rebootEveryMillis),
           Effect.suspend(() => chance.oneOf(nodes).reboot)
         ),
+        every(
+          chance,
+          perNode(plan.kubeletRestartEveryMillis),
+          Effect.suspend(() => chance.oneOf(nodes).kubelet.restart)
+        ),
         every(chance, perNode(plan.providerGoneEveryMillis), providerGone),
         every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
         every(chance, perNode(5 * MINUTE), ask),

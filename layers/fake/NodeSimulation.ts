@@ -23,8 +23,9 @@ import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
+import { PodSeries, type PodTemplate } from "./simulation/PodSeries.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import {
@@ -187,6 +188,7 @@ const program = (
       history,
       referee
     })
+    const podObjects = new Set<string>()
     const kubelet = new Kubelet({
       nodeName: NODE_NAME,
       lives,
@@ -197,7 +199,12 @@ const program = (
       faults,
       chance,
       history,
-      referee
+      referee,
+      podObjects
+    })
+    const pods = new PodSeries({
+      ...{ api, chance, faults, history, kubelet, podObjects, volumes },
+      nodeName: NODE_NAME
     })
     const current = () => [...volumes.values()]
 
@@ -288,6 +295,7 @@ const program = (
       }
       yield* node.reboot
       history.note("has rebooted", Lives.laneOf(NODE_NAME))
+      yield* kubelet.restart
     })
 
     const providerGone = Effect.gen(function* () {
@@ -431,6 +439,7 @@ const program = (
       [
         every(chance, plan.stopEveryMillis, stop),
         every(chance, plan.rebootEveryMillis, reboot),
+        every(chance, plan.kubeletRestartEveryMillis, kubelet.restart),
         every(chance, plan.providerGoneEveryMillis, providerGone),
         every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
         every(chance, 5 * MINUTE, ask),
@@ -457,7 +466,7 @@ const program = (
     yield* Effect.forkScoped(Effect.forever(read))
     yield* Effect.forkScoped(Effect.forever(readSlowly))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
-    for (const template of templates) yield* Effect.forkScoped(kubelet.runPods(template))
+    for (const template of templates) yield* Effect.forkScoped(pods.runPods(template))
 
     history.note("faults begin")
     yield* Effect.timeoutOption(chaos, hours * HOUR)
@@ -467,7 +476,7 @@ const program = (
     faults.throttling.clear()
     for (const provider of PROVIDERS) history.state(Backend.laneOf(provider), "")
     lives.spare()
-    kubelet.calm()
+    pods.calm()
     yield* control.setLatencyMillis(0)
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
@@ -482,7 +491,7 @@ const program = (
 
     history.note("every pod is made anew")
     isSettled = true
-    kubelet.renew()
+    pods.renew()
     const unpublishedAgain = yield* whoIsNot("Published", RENEWED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedAgain, withinMillis: RENEWED_WITHIN_MILLIS })
     for (const volume of current()) kubelet.checkPodStatus(volume, true)
@@ -526,8 +535,8 @@ const program = (
 
       renewAll()
       history.note("new generations, which are asked for")
-      const pods = new Map(current().map(({ pod }) => [pod.uid, pod]))
-      for (const pod of pods.values()) yield* kubelet.askForRefresh(pod, "at the end")
+      const named = new Map(current().map(({ pod }) => [pod.uid, pod]))
+      for (const pod of named.values()) yield* kubelet.askForRefresh(pod, "at the end")
       yield* Effect.sleep(ASKED_WITHIN_MILLIS)
       for (const volume of current().filter((it) => kubelet.hasPodObject(it))) {
         const view = witness.look(volume)
@@ -537,7 +546,7 @@ const program = (
 
     for (const it of classes.values()) {
       const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
-      if (it.isSynced) witness.checkOwners(it, users, (volume) => kubelet.ownerUidOf(volume))
+      if (it.isSynced) witness.checkOwners(it, users, (volume) => pods.ownerUidOf(volume))
     }
 
     history.note("quiet, with two more kills")
@@ -588,7 +597,7 @@ const program = (
       yield* installed.remove(provider)
     }
     yield* control.dropWatches("error")
-    kubelet.end()
+    pods.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
     faults.apiIsDown = false

@@ -39,7 +39,12 @@ const OBJECTS: ReadonlyArray<FaultEntry> = [
   entry("13-14", "an API group is not served", "discovery")
 ]
 
-const KUBELET: ReadonlyArray<FaultEntry> = [entry("15-18", "two calls for a volume at once", "publish twice")]
+const KUBELET: ReadonlyArray<FaultEntry> = [
+  entry("15-18", "two calls for a volume at once", "publish twice"),
+  entry("15-18", "a publish after the unpublish", "publish after unpublish"),
+  entry("15-18", "an unpublish after the unpublish", "unpublish twice"),
+  entry("15-18", "no kubelet for a while, and then all volumes at once", "kubelet restart")
+]
 
 const DRIVER: ReadonlyArray<FaultEntry> = [
   without("19-22", "SIGKILL between any two port calls", "counted as kills; some lives of some runs are not cut short"),

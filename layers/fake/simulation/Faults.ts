@@ -11,10 +11,11 @@ import { Mounter } from "../../../src/ports/Mounter.ts"
 import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
+import { drawKubeletRates, type KubeletRates } from "./KubeletFaults.ts"
 import type { RunOptions } from "./Scenario.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export type FaultPlan = {
+export type FaultPlan = KubeletRates & {
   /** Boundaries between port calls that a life of the driver lasts. */
   readonly killEveryCalls: number
   /** SIGTERM. */
@@ -76,7 +77,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
   // Or a node that has no time for anything: whatever takes several steps meets all the others.
   diskSlowRate: chance.happens(0.2) ? chance.between(0.1, 0.5) : chance.sometimes(0.03),
-  duplicateRate: chance.sometimes(0.1)
+  duplicateRate: chance.sometimes(0.1),
+  ...drawKubeletRates(chance)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */

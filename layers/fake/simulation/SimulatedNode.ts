@@ -153,6 +153,7 @@ export const make = (
           volume.mayChange = true
         }
         yield* node.reboot
+        yield* kubelet.restart
       }),
       volumes: () => {
         for (const volume of own) if (volume.state === "Gone") own.delete(volume)

@@ -37,6 +37,8 @@ export interface SimulatedVolume {
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
   generationSeen: number
+  /** The kubelet has it among those that are mounted, or may be: it takes only such a volume away. */
+  isHeld: boolean
   /** Of a pinned volume: somebody has asked for a refresh, or its record was lost, so that it may change. */
   mayChange: boolean
 }
@@ -52,6 +54,25 @@ export const PODS_DIRECTORY = "/var/lib/kubelet/pods"
 
 export const targetPathOf = (podUid: string, volumeName: string): string =>
   `${PODS_DIRECTORY}/${podUid}/volumes/kubernetes.io~csi/${volumeName}/mount`
+
+/** @shape (pod, class, name and whether it is pinned) -> a volume that the kubelet begins with */
+export const volumeOf = (
+  pod: PodIdentity,
+  volume: { readonly name: string; readonly class: SimulatedClass; readonly isPinned: boolean },
+  mayChange: boolean
+): SimulatedVolume => ({
+  pod,
+  class: volume.class,
+  volumeId: `csi-${pod.uid}-${volume.name}`,
+  targetPath: targetPathOf(pod.uid, volume.name),
+  isPinned: volume.isPinned,
+  state: "Publishing",
+  publishedMillis: 0,
+  recorded: false,
+  generationSeen: 0,
+  isHeld: false,
+  mayChange
+})
 
 /** Where a volume's story is told: pods of one name follow each other there. */
 export const laneOf = ({ pod, targetPath }: SimulatedVolume): string =>

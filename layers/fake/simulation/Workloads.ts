@@ -10,7 +10,7 @@ import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import { podBody, WISH_MILLIS_MAX } from "./Kubelet.ts"
 import type { SimulatedNode } from "./SimulatedNode.ts"
-import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, volumeOf } from "./Volume.ts"
 
 const KINDS = ["Deployment", "StatefulSet", "Pod"] as const
 const LIFETIME_MILLIS_MAX = 3_600_000
@@ -167,19 +167,9 @@ export class Workloads {
       history.note(`pod ${namespace}/${name} (${uid}) is for ${node.name}`, PEOPLE_LANE)
       const nowMillis = yield* Clock.currentTimeMillis
       const pod = { name, namespace, uid, serviceAccountName: `${workload.name}-account` }
-      const volumes = workload.volumes.map(
-        (volume): SimulatedVolume => ({
-          pod,
-          class: volume.class,
-          volumeId: `csi-${uid}-${volume.name}`,
-          targetPath: targetPathOf(uid, volume.name),
-          isPinned: volume.isPinned,
-          state: "Publishing",
-          recorded: false,
-          publishedMillis: 0,
-          generationSeen: 0,
-          mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
-        })
+      // A wish from before may still be on its way to the driver.
+      const volumes = workload.volumes.map((volume) =>
+        volumeOf(pod, volume, nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX)
       )
       for (const volume of volumes) {
         node.take(volume)
