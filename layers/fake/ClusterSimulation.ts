@@ -6,7 +6,7 @@
  * A run has four parts: faults, while what must always be true is checked at every step; calm, in which what must become
  * true is waited for; quiet, in which nothing is written; and the removal of the driver, which waits for all volumes.
  */
-import { Clock, Context, Effect } from "effect"
+import { Clock, Context, Effect, Scope } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
@@ -68,6 +68,10 @@ type ClusterPlan = FaultPlan & {
   readonly drainEveryMillis: number
   readonly scaleEveryMillis: number
   readonly deleteEveryMillis: number
+  /** A node is gone, without a word, and another one comes. */
+  readonly nodeLostEveryMillis: number
+  /** An autoscaler changes the number of pods again and again. */
+  readonly flapEveryMillis: number
   /** The administrator changes a setting, or whether there is a driver at all. */
   readonly administratorEveryMillis: number
 }
@@ -82,6 +86,8 @@ const drawClusterPlan = (chance: Chance): ClusterPlan => {
     drainEveryMillis: interval(60 * MINUTE),
     scaleEveryMillis: interval(20 * MINUTE),
     deleteEveryMillis: interval(20 * MINUTE),
+    nodeLostEveryMillis: interval(60 * MINUTE),
+    flapEveryMillis: interval(30 * MINUTE),
     administratorEveryMillis: interval(20 * MINUTE)
   }
 }
@@ -178,17 +184,20 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
     const shared = { api: server, control, classes, volumes, podObjects, csiDriver, plant, chance, history, referee }
-    for (let index = 1; index <= nodeCount; index++) {
-      const name = `node-${index}`
-      nodes.push(yield* SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared))
-    }
+    let made = 0
+    const makeNode = Effect.suspend(() => {
+      made += 1
+      const name = `node-${made}`
+      return SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared)
+    })
+    for (let index = 1; index <= nodeCount; index++) nodes.push(yield* makeNode)
     const current = () => nodes.flatMap((node) => node.volumes())
     const [firstNode] = nodes
     if (firstNode === undefined) return yield* Effect.die(new Error("a cluster has a node"))
     /** Where it does not matter which one looks. */
     const witness = firstNode.witness
 
-    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, chance)
+    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, nodeCount, chance)
     notes.workloads = workloads.length
     notes.pods = workloads.reduce((sum, { replicasMax }) => sum + replicasMax, 0)
     const pods = new Workloads({
@@ -197,7 +206,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       podObjects,
       volumes,
       chance,
-      history
+      history,
+      lostForGood: (lost, withinMillis) => {
+        referee.check(ClusterInvariants.lostNodeLeavesNothing, {
+          volumes: lost,
+          statuses: witness.statuses(),
+          withinMillis
+        })
+      }
     })
 
     const operatorFaults = new OperatorFaults(plans.operators, chance, history)
@@ -359,6 +375,24 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
+    const scope = yield* Effect.scope
+    const addNode = Effect.gen(function* () {
+      const node = yield* makeNode
+      history.note(`${node.name} comes`, PEOPLE_LANE)
+      nodes.push(node)
+      yield* Effect.forkIn(Effect.forever(read(node)), scope)
+    }).pipe(Effect.provideService(Scope.Scope, scope))
+    const loseNode = Effect.gen(function* () {
+      if (nodes.length < 2) return
+      const node = chance.oneOf(nodes)
+      history.note(`${node.name} is lost`, PEOPLE_LANE)
+      nodes.splice(nodes.indexOf(node), 1)
+      pods.lose(node)
+      yield* node.lose
+      yield* driverPods.lose(node)
+      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(Effect.ensuring(addNode))
+    })
+
     const stop = Effect.suspend(() => {
       const node = chance.oneOf(nodes)
       node.faults.note("SIGTERM")
@@ -451,6 +485,15 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           chance,
           perNode(plan.scaleEveryMillis),
           Effect.sync(() => pods.scale(chance.oneOf(workloads)))
+        ),
+        every(chance, plan.nodeLostEveryMillis, loseNode),
+        every(
+          chance,
+          plan.flapEveryMillis,
+          Effect.suspend(() => {
+            firstNode.faults.note("replicas flap")
+            return pods.flap(chance.oneOf(workloads))
+          })
         ),
         every(
           chance,

@@ -65,7 +65,11 @@ const PROVIDERS: ReadonlyArray<FaultEntry> = [
   entry("33-34", "429 for a while", "Providers throttle", "Providers.mount throttled")
 ]
 
-const CLUSTER: ReadonlyArray<FaultEntry> = [entry("39-40", "a class is edited while it is used", "SecretProviderClass")]
+const CLUSTER: ReadonlyArray<FaultEntry> = [
+  entry("39-40", "a class is edited while it is used", "SecretProviderClass"),
+  entry("39-40", "a node is gone, and another one comes", "node lost"),
+  entry("39-40", "an autoscaler changes the number of pods again and again", "replicas flap")
+]
 
 const OPERATOR: ReadonlyArray<FaultEntry> = [
   entry("41-42", "two leaders for as long as a lease", "SIGSTOP"),

@@ -127,6 +127,7 @@ export class Kubelet {
   private readonly it: KubeletOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
+  private readonly lost = Deferred.makeUnsafe<void>()
   private process: Process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
   private readonly csiDriver: () => CsiDriverView | undefined
   /** The driver's life that has answered OK for a volume which was not recorded then. */
@@ -165,11 +166,22 @@ export class Kubelet {
     )
   })
 
+  /** The node is gone: nobody asks for anything there any more. */
+  lose(): void {
+    Deferred.doneUnsafe(this.lost, Effect.void)
+    this.endProcess()
+  }
+
+  private get isLost(): boolean {
+    return Deferred.isDoneUnsafe(this.lost)
+  }
+
   /** Waits until a kubelet works, or for something else. */
   private readonly whileDown = (until: Effect.Effect<void> = Effect.never) =>
     Effect.suspend(() => {
       const { began } = this.process
-      return Deferred.isDoneUnsafe(began) ? Effect.void : Effect.raceFirst(Deferred.await(began), until)
+      if (Deferred.isDoneUnsafe(began)) return Effect.void
+      return Effect.raceFirst(Deferred.await(began), Effect.raceFirst(until, Deferred.await(this.lost)))
     })
 
   /** Pods stay from now on, and no new ones come. Whoever looks after the node starts a kubelet that has lost sight of something. */
@@ -354,7 +366,7 @@ export class Kubelet {
       let backoffMillis = BACKOFF_MILLIS_MIN
       for (;;) {
         yield* this.whileDown(leaving)
-        if (!(yield* isWanted)) return
+        if (this.isLost || !(yield* isWanted)) return
         if (process !== this.process) {
           // Whatever was published is so no longer for all that it knows.
           process = this.process
@@ -380,6 +392,7 @@ export class Kubelet {
     let backoffMillis = BACKOFF_MILLIS_MIN
     for (;;) {
       yield* this.whileDown()
+      if (this.isLost) return
       if (process !== this.process) backoffMillis = BACKOFF_MILLIS_MIN
       process = this.process
       if (yield* this.unpublish(volume)) return
@@ -393,13 +406,14 @@ export class Kubelet {
     const { files, history } = this.it
     const { targetPath } = volume
     yield* this.whileDown()
+    if (this.isLost) return false
     if (volume.isHeld) return true
     const isThere = Effect.orElseSucceed(files.exists(noteOf(targetPath)), () => false)
     if (!(yield* isThere)) return false
     history.count("orphans")
     if (this.stage === "Chaos") yield* Deferred.await(this.process.ended)
     yield* this.whileDown()
-    return true
+    return !this.isLost
   })
 
   private readonly takeAway = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
@@ -415,7 +429,7 @@ export class Kubelet {
     }
     volume.state = "Gone"
     // The kubelet removes what it has made, and nothing else.
-    yield* this.forgetVolume(volume)
+    if (!this.isLost) yield* this.forgetVolume(volume)
   })
 
   /** For a kubelet that has not heard yet of the pod's end, the volume is a new one. */
@@ -424,7 +438,7 @@ export class Kubelet {
     faults.note("publish after unpublish")
     Object.assign(volume, { state: "Publishing", recorded: false, generationSeen: 0, mayChange: true })
     yield* this.whileDown()
-    yield* this.publish(volume)
+    if (!this.isLost) yield* this.publish(volume)
     yield* this.wait(chance.between(0, ORPHAN_MILLIS_MAX))
     yield* this.takeAway(volume)
   })
@@ -434,7 +448,7 @@ export class Kubelet {
     yield* this.publishUntilLeaving(volume, stay)
     yield* stay.podObjectGone
     yield* this.takeAway(volume)
-    if (faults.active && chance.happens(faults.plan.latePublishRate)) yield* this.publishLate(volume)
+    if (faults.active && !this.isLost && chance.happens(faults.plan.latePublishRate)) yield* this.publishLate(volume)
   })
 
   // ---- one pod

@@ -54,6 +54,8 @@ export interface SimulatedNode {
   readonly uninstall: (provider: string) => Effect.Effect<void>
   /** Nothing that was mounted is left, and the driver begins anew. */
   readonly reboot: Effect.Effect<void>
+  /** All that is here is gone for good, from one instant to the next. */
+  readonly lose: Effect.Effect<void>
   /** Target paths that belong here. */
   readonly volumes: () => ReadonlyArray<SimulatedVolume>
   /** Puts a volume on this node. */
@@ -154,6 +156,13 @@ export const make = (
         }
         yield* node.reboot
         yield* kubelet.restart
+      }),
+      lose: Effect.gen(function* () {
+        faults.note("node lost")
+        for (const volume of own) volume.state = "Gone"
+        kubelet.lose()
+        yield* lives.kill
+        yield* lives.retire(0)
       }),
       volumes: () => {
         for (const volume of own) if (volume.state === "Gone") own.delete(volume)
