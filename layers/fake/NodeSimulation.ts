@@ -165,6 +165,7 @@ const program = (
         mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
+        legacyKubernetes: faults.kubernetes(api, control, touch),
         providers: Context.get(providersContext, Providers),
         registry: Context.get(registryContext, PluginRegistry)
       },
@@ -256,7 +257,8 @@ const program = (
       // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
       const [life, stopped] = [lives.number(), stops]
       const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
-      if (link._tag === "None" || !lives.isAlive()) return
+      // Upstream's release takes them away at once.
+      if (link._tag === "None" || !lives.isAlive() || lives.isLegacy()) return
       const afterMillis = chance.between(0, SLOW_READER_MILLIS_MAX)
       yield* Effect.sleep(afterMillis)
       const path = `${volume.targetPath}/${link.value}/${ALWAYS}`

@@ -49,6 +49,8 @@ const KUBELET: ReadonlyArray<FaultEntry> = [
 const DRIVER: ReadonlyArray<FaultEntry> = [
   without("19-22", "SIGKILL between any two port calls", "counted as kills; some lives of some runs are not cut short"),
   entry("19-22", "SIGTERM", "SIGTERM"),
+  entry("19-22", "an upgrade from upstream's release, and a downgrade to it", "driver of upstream"),
+  entry("19-22", "two drivers at once during a rollout", "driver pods overlap"),
   entry("19-22", "the node restarts", "reboot")
 ]
 

@@ -13,42 +13,44 @@ import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import { drawKubeletRates, type KubeletRates } from "./KubeletFaults.ts"
 import type { RunOptions } from "./Scenario.ts"
+import { drawVersionRates, type VersionRates } from "./VersionFaults.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export type FaultPlan = KubeletRates & {
-  /** Boundaries between port calls that a life of the driver lasts. */
-  readonly killEveryCalls: number
-  /** SIGTERM. */
-  readonly stopEveryMillis: number
-  readonly rebootEveryMillis: number
-  readonly apiFailRate: number
-  readonly apiLatencyMillisMax: number
-  readonly apiOutageEveryMillis: number
-  /** Watches are cut, sometimes with the loss of old versions. */
-  readonly watchCutEveryMillis: number
-  /** Somebody else writes an object just before the driver does. */
-  readonly conflictRate: number
-  readonly providerFailRate: number
-  readonly providerSlowRate: number
-  /** No socket for a while. */
-  readonly providerGoneEveryMillis: number
-  /** It answers nobody for a while, since it is asked too much. */
-  readonly providerThrottlesEveryMillis: number
-  readonly diskFailRate: number
-  readonly mountFailRate: number
-  /** The kubelet leaves before the answer, or gives little time. */
-  readonly cancelRate: number
-  /** A pod's object is gone before its volumes are. */
-  readonly forceDeleteRate: number
-  /** A class is useless for a while. */
-  readonly classBrokenEveryMillis: number
-  /** Somebody else writes something into a synced Secret, or has one of that name. */
-  readonly secretTouchedEveryMillis: number
-  /** A disk that has other things to do. */
-  readonly diskSlowRate: number
-  /** The kubelet asks twice at once, as one does that was just started again. */
-  readonly duplicateRate: number
-}
+export type FaultPlan = KubeletRates &
+  VersionRates & {
+    /** Boundaries between port calls that a life of the driver lasts. */
+    readonly killEveryCalls: number
+    /** SIGTERM. */
+    readonly stopEveryMillis: number
+    readonly rebootEveryMillis: number
+    readonly apiFailRate: number
+    readonly apiLatencyMillisMax: number
+    readonly apiOutageEveryMillis: number
+    /** Watches are cut, sometimes with the loss of old versions. */
+    readonly watchCutEveryMillis: number
+    /** Somebody else writes an object just before the driver does. */
+    readonly conflictRate: number
+    readonly providerFailRate: number
+    readonly providerSlowRate: number
+    /** No socket for a while. */
+    readonly providerGoneEveryMillis: number
+    /** It answers nobody for a while, since it is asked too much. */
+    readonly providerThrottlesEveryMillis: number
+    readonly diskFailRate: number
+    readonly mountFailRate: number
+    /** The kubelet leaves before the answer, or gives little time. */
+    readonly cancelRate: number
+    /** A pod's object is gone before its volumes are. */
+    readonly forceDeleteRate: number
+    /** A class is useless for a while. */
+    readonly classBrokenEveryMillis: number
+    /** Somebody else writes something into a synced Secret, or has one of that name. */
+    readonly secretTouchedEveryMillis: number
+    /** A disk that has other things to do. */
+    readonly diskSlowRate: number
+    /** The kubelet asks twice at once, as one does that was just started again. */
+    readonly duplicateRate: number
+  }
 
 const MINUTE = 60_000
 
@@ -78,7 +80,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   // Or a node that has no time for anything: whatever takes several steps meets all the others.
   diskSlowRate: chance.happens(0.2) ? chance.between(0.1, 0.5) : chance.sometimes(0.03),
   duplicateRate: chance.sometimes(0.1),
-  ...drawKubeletRates(chance)
+  ...drawKubeletRates(chance),
+  ...drawVersionRates(chance)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */

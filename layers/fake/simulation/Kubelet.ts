@@ -17,6 +17,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import * as VersionInvariants from "./VersionInvariants.ts"
 import { laneOf, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
@@ -270,6 +271,7 @@ export class Kubelet {
     }
     const now = yield* Clock.currentTimeMillis
     yield* this.noteVolume(volume)
+    if (lives.isLegacy()) this.checkHandOver(volume)
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
     const answered = this.asks("publish", volume)
@@ -309,12 +311,28 @@ export class Kubelet {
     return false
   })
 
+  /** Before a call to upstream's release, which may have to go on with what ours has left. */
+  private checkHandOver(volume: SimulatedVolume): void {
+    const { lives, referee, witness } = this.it
+    // It knows nothing of frozen volumes.
+    volume.mayChange = true
+    if (volume.state !== "Published" || !lives.isLeftByOurs(volume.targetPath)) return
+    referee.check(VersionInvariants.upstreamCanRefresh, { volume, layout: witness.layout(volume) })
+  }
+
   private checkPublished(volume: SimulatedVolume, wasFilled: boolean): void {
     const { referee, witness } = this.it
     referee.check(Invariants.publishedHoldsOneReply, { volume, view: witness.look(volume) })
-    if (volume.state === "Publishing") volume.state = "Published"
+    const mountsMade = witness.mountsMade(volume)
+    if (volume.state === "Publishing") Object.assign(volume, { state: "Published", mountsMade })
+    if (volume.state === "Published") referee.check(VersionInvariants.publishedIsNotMountedAnew, { volume, mountsMade })
     witness.checkVolume(volume)
-    this.checkPodStatus(volume, !wasFilled || volume.recorded)
+    if (this.it.lives.isLegacy()) {
+      // Of two volumes of one name, upstream records the one that came last (D7).
+      volume.wasUpstreams = true
+      volume.recorded = false
+      this.owed.delete(volume.targetPath)
+    } else this.checkPodStatus(volume, !wasFilled || volume.recorded)
   }
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */

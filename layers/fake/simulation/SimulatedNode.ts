@@ -112,6 +112,7 @@ export const make = (
         mounter: faults.mounter(witness.mounter(Context.get(disk, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
+        legacyKubernetes: faults.kubernetes(api, control, touch),
         providers: Context.get(providers, Providers),
         registry: Context.get(registry, PluginRegistry)
       },

@@ -37,6 +37,10 @@ export interface SimulatedVolume {
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
   generationSeen: number
+  /** Upstream's release has recorded it, under the name that it might share with another volume of its pod. */
+  wasUpstreams: boolean
+  /** How often the target path had been mounted on when it was published. */
+  mountsMade: number
   /** The kubelet has it among those that are mounted, or may be: it takes only such a volume away. */
   isHeld: boolean
   /** Of a pinned volume: somebody has asked for a refresh, or its record was lost, so that it may change. */
@@ -70,6 +74,8 @@ export const volumeOf = (
   publishedMillis: 0,
   recorded: false,
   generationSeen: 0,
+  wasUpstreams: false,
+  mountsMade: 0,
   isHeld: false,
   mayChange
 })
