@@ -227,7 +227,7 @@ export class Workloads {
       if (instance.isForced) return objectGone
       if (!instance.isFinished || instance.isLost) return Effect.void
       // A pod that has completed uses nothing any more.
-      for (const volume of instance.volumes) volume.state = "Unpublishing"
+      for (const volume of instance.volumes) if (volume.state !== "Gone") volume.state = "Unpublishing"
       const body = { status: { phase: "Succeeded" } }
       const contentType = "application/merge-patch+json"
       return Effect.ignore(this.it.api.request({ method: "PATCH", path: `${path}/status`, contentType, body }))
