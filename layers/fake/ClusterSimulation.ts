@@ -6,7 +6,7 @@
  * A run has four parts: faults, while what must always be true is checked at every step; calm, in which what must become
  * true is waited for; quiet, in which nothing is written; and the removal of the driver, which waits for all volumes.
  */
-import { Clock, Context, Effect } from "effect"
+import { Clock, Context, Effect, Scope } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
@@ -49,6 +49,8 @@ const NODES_MAX = 5
 const PODS_PER_NODE = 4
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
+/** Outages, drivers that die, and back-offs, one after the other. */
+const OWNED_WITHIN_MILLIS = 10 * MINUTE
 const ASKED_WITHIN_MILLIS = 10_000
 const RESTARTED_WITHIN_MILLIS = 10_000
 /** The Lease of an operator that died, its successor's turn to look, a rollout on every node, and its back-off. */
@@ -70,6 +72,10 @@ type ClusterPlan = FaultPlan & {
   readonly drainEveryMillis: number
   readonly scaleEveryMillis: number
   readonly deleteEveryMillis: number
+  /** A node is gone, without a word, and another one comes. */
+  readonly nodeLostEveryMillis: number
+  /** An autoscaler changes the number of pods again and again. */
+  readonly flapEveryMillis: number
   /** The administrator changes a setting, or whether there is a driver at all. */
   readonly administratorEveryMillis: number
 }
@@ -84,6 +90,8 @@ const drawClusterPlan = (chance: Chance): ClusterPlan => {
     drainEveryMillis: interval(60 * MINUTE),
     scaleEveryMillis: interval(20 * MINUTE),
     deleteEveryMillis: interval(20 * MINUTE),
+    nodeLostEveryMillis: interval(60 * MINUTE),
+    flapEveryMillis: interval(30 * MINUTE),
     administratorEveryMillis: interval(20 * MINUTE)
   }
 }
@@ -189,17 +197,20 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       ...{ api: server, control, classes, volumes, podObjects, spoilt, strangers, csiDriver, plant, chance, history },
       referee
     }
-    for (let index = 1; index <= nodeCount; index++) {
-      const name = `node-${index}`
-      nodes.push(yield* SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared))
-    }
+    let made = 0
+    const makeNode = Effect.suspend(() => {
+      made += 1
+      const name = `node-${made}`
+      return SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared)
+    })
+    for (let index = 1; index <= nodeCount; index++) nodes.push(yield* makeNode)
     const current = () => nodes.flatMap((node) => node.volumes())
     const [firstNode] = nodes
     if (firstNode === undefined) return yield* Effect.die(new Error("a cluster has a node"))
     /** Where it does not matter which one looks. */
     const witness = firstNode.witness
 
-    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, chance)
+    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, nodeCount, chance)
     notes.workloads = workloads.length
     notes.pods = workloads.reduce((sum, { replicasMax }) => sum + replicasMax, 0)
     const pods = new Workloads({
@@ -208,7 +219,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       podObjects,
       volumes,
       chance,
-      history
+      history,
+      lostForGood: (lost, withinMillis) => {
+        referee.check(ClusterInvariants.lostNodeLeavesNothing, {
+          volumes: lost,
+          statuses: witness.statuses(),
+          withinMillis
+        })
+      }
     })
 
     const operatorFaults = new OperatorFaults(plans.operators, chance, history)
@@ -265,13 +283,19 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
-    const collectGarbage = Effect.map(control.collectGarbage, (deleted) => {
+    let isChaos = true
+    const collectGarbage = Effect.gen(function* () {
+      const deleted = yield* control.collectGarbage
+      const now = yield* Clock.currentTimeMillis
+      // A new user's owner may come late, and the Secret is made anew then; it is late no longer than what it waits for.
+      const ownedWithinMillis = isChaos ? OWNED_WITHIN_MILLIS : SYNCED_WITHIN_MILLIS
       if (deleted.length > 0) operatorWitness.refresh()
       for (const name of deleted) {
         history.note(`garbage ${name}`, API_LANE)
         const [kind, secret = ""] = name.split(" ")
         if (kind !== "secrets") continue
-        referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users: witness.usersOf(secret) })
+        const users = witness.usersOf(secret).filter(({ publishedMillis }) => now - publishedMillis > ownedWithinMillis)
+        referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users })
       }
     })
 
@@ -348,6 +372,24 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
+    const scope = yield* Effect.scope
+    const addNode = Effect.gen(function* () {
+      const node = yield* makeNode
+      history.note(`${node.name} comes`, PEOPLE_LANE)
+      nodes.push(node)
+      yield* Effect.forkIn(Effect.forever(read(node)), scope)
+    }).pipe(Effect.provideService(Scope.Scope, scope))
+    const loseNode = Effect.gen(function* () {
+      if (nodes.length < 2) return
+      const node = chance.oneOf(nodes)
+      history.note(`${node.name} is lost`, PEOPLE_LANE)
+      nodes.splice(nodes.indexOf(node), 1)
+      pods.lose(node)
+      yield* node.lose
+      yield* driverPods.lose(node)
+      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(Effect.ensuring(addNode))
+    })
+
     const stop = Effect.suspend(() => {
       const node = chance.oneOf(nodes)
       node.faults.note("SIGTERM")
@@ -418,6 +460,11 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           perNode(plan.rebootEveryMillis),
           Effect.suspend(() => chance.oneOf(nodes).reboot)
         ),
+        every(
+          chance,
+          perNode(plan.kubeletRestartEveryMillis),
+          Effect.suspend(() => chance.oneOf(nodes).kubelet.restart)
+        ),
         every(chance, perNode(plan.providerGoneEveryMillis), providerGone),
         every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
         every(chance, perNode(5 * MINUTE), ask),
@@ -440,6 +487,15 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           chance,
           perNode(plan.scaleEveryMillis),
           Effect.sync(() => pods.scale(chance.oneOf(workloads)))
+        ),
+        every(chance, plan.nodeLostEveryMillis, loseNode),
+        every(
+          chance,
+          plan.flapEveryMillis,
+          Effect.suspend(() => {
+            firstNode.faults.note("replicas flap")
+            return pods.flap(chance.oneOf(workloads))
+          })
         ),
         every(
           chance,
@@ -466,6 +522,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     yield* Effect.timeoutOption(chaos, hours * HOUR)
 
     history.note("faults end")
+    isChaos = false
     for (const { faults, kubelet, lives } of nodes) {
       faults.active = false
       faults.throttling.clear()

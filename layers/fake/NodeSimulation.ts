@@ -24,8 +24,9 @@ import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
+import { PodSeries, type PodTemplate } from "./simulation/PodSeries.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import { Strangers } from "./simulation/Strangers.ts"
@@ -163,6 +164,7 @@ const program = (
         mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
+        legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providersContext, Providers),
         registry: Context.get(registryContext, PluginRegistry)
       },
@@ -186,6 +188,7 @@ const program = (
       history,
       referee
     })
+    const podObjects = new Set<string>()
     const kubelet = new Kubelet({
       nodeName: NODE_NAME,
       lives,
@@ -196,7 +199,12 @@ const program = (
       faults,
       chance,
       history,
-      referee
+      referee,
+      podObjects
+    })
+    const pods = new PodSeries({
+      ...{ api, chance, faults, history, kubelet, podObjects, volumes },
+      nodeName: NODE_NAME
     })
     const current = () => [...volumes.values()]
 
@@ -248,7 +256,8 @@ const program = (
       // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
       const [life, stopped] = [lives.number(), stops]
       const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
-      if (link._tag === "None" || !lives.isAlive()) return
+      // Upstream's release takes them away at once.
+      if (link._tag === "None" || !lives.isAlive() || lives.isLegacy()) return
       const afterMillis = chance.between(0, SLOW_READER_MILLIS_MAX)
       yield* Effect.sleep(afterMillis)
       const path = `${volume.targetPath}/${link.value}/${ALWAYS}`
@@ -287,6 +296,7 @@ const program = (
       }
       yield* node.reboot
       history.note("has rebooted", Lives.laneOf(NODE_NAME))
+      yield* kubelet.restart
     })
 
     const providerGone = Effect.gen(function* () {
@@ -390,6 +400,7 @@ const program = (
       [
         every(chance, plan.stopEveryMillis, stop),
         every(chance, plan.rebootEveryMillis, reboot),
+        every(chance, plan.kubeletRestartEveryMillis, kubelet.restart),
         every(chance, plan.providerGoneEveryMillis, providerGone),
         every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
         every(chance, 5 * MINUTE, ask),
@@ -424,7 +435,7 @@ const program = (
     yield* Effect.forkScoped(Effect.forever(read))
     yield* Effect.forkScoped(Effect.forever(readSlowly))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
-    for (const template of templates) yield* Effect.forkScoped(kubelet.runPods(template))
+    for (const template of templates) yield* Effect.forkScoped(pods.runPods(template))
 
     history.note("faults begin")
     yield* Effect.timeoutOption(chaos, hours * HOUR)
@@ -434,7 +445,7 @@ const program = (
     faults.throttling.clear()
     for (const provider of PROVIDERS) history.state(Backend.laneOf(provider), "")
     lives.spare()
-    kubelet.calm()
+    pods.calm()
     yield* control.setLatencyMillis(0)
     // What was to put it right may not have reached the API server.
     for (const it of classes.values()) yield* strangers.restore(it)
@@ -451,7 +462,7 @@ const program = (
 
     history.note("every pod is made anew")
     isSettled = true
-    kubelet.renew()
+    pods.renew()
     const unpublishedAgain = yield* whoIsNot("Published", RENEWED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedAgain, withinMillis: RENEWED_WITHIN_MILLIS })
     for (const volume of current()) kubelet.checkPodStatus(volume, true)
@@ -494,7 +505,7 @@ const program = (
           })
           witness.checkRestored(it)
           const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
-          witness.checkOwners(it, users, (volume) => kubelet.ownerUidOf(volume))
+          witness.checkOwners(it, users, (volume) => pods.ownerUidOf(volume))
         }
       }
       checkSecrets()
@@ -509,8 +520,8 @@ const program = (
 
       renewAll()
       history.note("new generations, which are asked for")
-      const pods = new Map(current().map(({ pod }) => [pod.uid, pod]))
-      for (const pod of pods.values()) yield* kubelet.askForRefresh(pod, "at the end")
+      const named = new Map(current().map(({ pod }) => [pod.uid, pod]))
+      for (const pod of named.values()) yield* kubelet.askForRefresh(pod, "at the end")
       yield* Effect.sleep(ASKED_WITHIN_MILLIS)
       for (const volume of current().filter((it) => kubelet.hasPodObject(it))) {
         const view = witness.look(volume)
@@ -520,7 +531,7 @@ const program = (
 
     for (const it of classes.values()) {
       const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
-      if (it.isSynced) witness.checkOwners(it, users, (volume) => kubelet.ownerUidOf(volume))
+      if (it.isSynced) witness.checkOwners(it, users, (volume) => pods.ownerUidOf(volume))
     }
 
     history.note("quiet, with two more kills")
@@ -568,7 +579,7 @@ const program = (
       yield* installed.remove(provider)
     }
     yield* control.dropWatches("error")
-    kubelet.end()
+    pods.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
     faults.apiIsDown = false

@@ -85,11 +85,18 @@ const OBJECTS: ReadonlyArray<FaultEntry> = [
   )
 ]
 
-const KUBELET: ReadonlyArray<FaultEntry> = [entry("15-18", "two calls for a volume at once", "publish twice")]
+const KUBELET: ReadonlyArray<FaultEntry> = [
+  entry("15-18", "two calls for a volume at once", "publish twice"),
+  entry("15-18", "a publish after the unpublish", "publish after unpublish"),
+  entry("15-18", "an unpublish after the unpublish", "unpublish twice"),
+  entry("15-18", "no kubelet for a while, and then all volumes at once", "kubelet restart")
+]
 
 const DRIVER: ReadonlyArray<FaultEntry> = [
   without("19-22", "SIGKILL between any two port calls", "counted as kills; some lives of some runs are not cut short"),
   entry("19-22", "SIGTERM", "SIGTERM"),
+  entry("19-22", "an upgrade from upstream's release, and a downgrade to it", "driver of upstream"),
+  entry("19-22", "two drivers at once during a rollout", "driver pods overlap"),
   entry("19-22", "the node restarts", "reboot")
 ]
 
@@ -106,7 +113,11 @@ const PROVIDERS: ReadonlyArray<FaultEntry> = [
   entry("33-34", "429 for a while", "Providers throttle", "Providers.mount throttled")
 ]
 
-const CLUSTER: ReadonlyArray<FaultEntry> = [entry("39-40", "a class is edited while it is used", "SecretProviderClass")]
+const CLUSTER: ReadonlyArray<FaultEntry> = [
+  entry("39-40", "a class is edited while it is used", "SecretProviderClass"),
+  entry("39-40", "a node is gone, and another one comes", "node lost"),
+  entry("39-40", "an autoscaler changes the number of pods again and again", "replicas flap")
+]
 
 const OPERATOR: ReadonlyArray<FaultEntry> = [
   entry("41-42", "two leaders for as long as a lease", "SIGSTOP"),

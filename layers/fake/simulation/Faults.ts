@@ -11,41 +11,45 @@ import { Mounter } from "../../../src/ports/Mounter.ts"
 import { ApiFaults, type ApiRates, drawApiRates, type Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
+import { drawKubeletRates, type KubeletRates } from "./KubeletFaults.ts"
 import type { RunOptions } from "./Scenario.ts"
+import { drawVersionRates, type VersionRates } from "./VersionFaults.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export type FaultPlan = ApiRates & {
-  /** Boundaries between port calls that a life of the driver lasts. */
-  readonly killEveryCalls: number
-  /** SIGTERM. */
-  readonly stopEveryMillis: number
-  readonly rebootEveryMillis: number
-  readonly apiLatencyMillisMax: number
-  readonly providerFailRate: number
-  readonly providerSlowRate: number
-  /** No socket for a while. */
-  readonly providerGoneEveryMillis: number
-  /** It answers nobody for a while, since it is asked too much. */
-  readonly providerThrottlesEveryMillis: number
-  readonly diskFailRate: number
-  readonly mountFailRate: number
-  /** The kubelet leaves before the answer, or gives little time. */
-  readonly cancelRate: number
-  /** A pod's object is gone before its volumes are. */
-  readonly forceDeleteRate: number
-  /** A class is useless for a while. */
-  readonly classBrokenEveryMillis: number
-  /** Somebody else writes or deletes a pod status. */
-  readonly statusTouchedEveryMillis: number
-  /** Somebody deletes a class, and makes it again. */
-  readonly classRemadeEveryMillis: number
-  /** Somebody else writes something into a synced Secret, or has one of that name. */
-  readonly secretTouchedEveryMillis: number
-  /** A disk that has other things to do. */
-  readonly diskSlowRate: number
-  /** The kubelet asks twice at once, as one does that was just started again. */
-  readonly duplicateRate: number
-}
+export type FaultPlan = ApiRates &
+  KubeletRates &
+  VersionRates & {
+    /** Boundaries between port calls that a life of the driver lasts. */
+    readonly killEveryCalls: number
+    /** SIGTERM. */
+    readonly stopEveryMillis: number
+    readonly rebootEveryMillis: number
+    readonly apiLatencyMillisMax: number
+    readonly providerFailRate: number
+    readonly providerSlowRate: number
+    /** No socket for a while. */
+    readonly providerGoneEveryMillis: number
+    /** It answers nobody for a while, since it is asked too much. */
+    readonly providerThrottlesEveryMillis: number
+    readonly diskFailRate: number
+    readonly mountFailRate: number
+    /** The kubelet leaves before the answer, or gives little time. */
+    readonly cancelRate: number
+    /** A pod's object is gone before its volumes are. */
+    readonly forceDeleteRate: number
+    /** A class is useless for a while. */
+    readonly classBrokenEveryMillis: number
+    /** Somebody else writes or deletes a pod status. */
+    readonly statusTouchedEveryMillis: number
+    /** Somebody deletes a class, and makes it again. */
+    readonly classRemadeEveryMillis: number
+    /** Somebody else writes something into a synced Secret, or has one of that name. */
+    readonly secretTouchedEveryMillis: number
+    /** A disk that has other things to do. */
+    readonly diskSlowRate: number
+    /** The kubelet asks twice at once, as one does that was just started again. */
+    readonly duplicateRate: number
+  }
 
 const MINUTE = 60_000
 
@@ -73,7 +77,9 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
   // Or a node that has no time for anything: whatever takes several steps meets all the others.
   diskSlowRate: chance.happens(0.2) ? chance.between(0.1, 0.5) : chance.sometimes(0.03),
-  duplicateRate: chance.sometimes(0.1)
+  duplicateRate: chance.sometimes(0.1),
+  ...drawKubeletRates(chance),
+  ...drawVersionRates(chance)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */

@@ -59,6 +59,8 @@ export interface SimulatedNode {
   readonly uninstall: (provider: string) => Effect.Effect<void>
   /** Nothing that was mounted is left, and the driver begins anew. */
   readonly reboot: Effect.Effect<void>
+  /** All that is here is gone for good, from one instant to the next. */
+  readonly lose: Effect.Effect<void>
   /** Target paths that belong here. */
   readonly volumes: () => ReadonlyArray<SimulatedVolume>
   /** Puts a volume on this node. */
@@ -116,6 +118,7 @@ export const make = (
         mounter: faults.mounter(witness.mounter(Context.get(disk, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
+        legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providers, Providers),
         registry: Context.get(registry, PluginRegistry)
       },
@@ -159,6 +162,14 @@ export const make = (
           volume.mayChange = true
         }
         yield* node.reboot
+        yield* kubelet.restart
+      }),
+      lose: Effect.gen(function* () {
+        faults.note("node lost")
+        for (const volume of own) volume.state = "Gone"
+        kubelet.lose()
+        yield* lives.kill
+        yield* lives.retire(0)
       }),
       volumes: () => {
         for (const volume of own) if (volume.state === "Gone") own.delete(volume)
