@@ -7,7 +7,6 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Redacted, Stream } from "effect"
 import { type Plant, run } from "../../layers/fake/NodeSimulation.ts"
-import { APPLIED, NOT_YET } from "../../layers/fake/simulation/Invariants.ts"
 import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
 import { CsiStatus } from "../../schemas/errors/CsiStatus.ts"
 import type { MountResponse } from "../../schemas/Provider.ts"
@@ -92,20 +91,6 @@ describe("the driver on a simulated node", () => {
     assert.strictEqual(status, 0)
     assert.include(stdout, `digest ${one!.slice(0, 32)}`)
     assert.include(stdout, "every promise held")
-  })
-
-  it("every promise of the list is checked, or there is a reason why not", () => {
-    const expected = [
-      ...Array.from({ length: 20 }, (_, index) => `S${index + 1}`),
-      ...Array.from({ length: 10 }, (_, index) => `L${index + 1}`)
-    ]
-    const applied = new Set(APPLIED.map(({ id }) => id))
-    const named = new Set([...applied, ...NOT_YET.map(({ id }) => id)])
-    assert.deepStrictEqual([...named].sort(), [...expected].sort())
-    assert.deepStrictEqual(
-      NOT_YET.filter(({ id }) => applied.has(id)),
-      []
-    )
   })
 })
 

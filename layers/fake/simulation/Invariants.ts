@@ -4,8 +4,6 @@
  *
  * Nothing that is said here repeats a file's content: generations, names and paths only.
  */
-
-import { publishedIsNotMountedAnew, upstreamCanRefresh } from "./VersionInvariants.ts"
 import {
   identityOf,
   PODS_DIRECTORY,
@@ -528,61 +526,3 @@ export const nothingIsRemembered = invariant(
   ({ busy, remembered }: { readonly remembered: number; readonly busy: number }) =>
     remembered + busy > 0 ? `the driver remembers ${remembered} volumes and is busy with ${busy}` : undefined
 )
-
-/** Every promise that is checked. */
-export const APPLIED: ReadonlyArray<{ readonly id: string; readonly name: string }> = [
-  publishedHoldsOneReply,
-  failedPublishLeavesNoMount,
-  readersSeeOneGeneration,
-  readersMayFinish,
-  publishedNeverGoesBack,
-  aFileNeverDisappears,
-  unpublishLeavesNothing,
-  unpublishedStaysGone,
-  unpublishNeedsNobody,
-  contentStaysOnTmpfs,
-  contentIsThePodsOwn,
-  labelsOfOthersStay,
-  secretsOfOthersStay,
-  quietMeansNoWrites,
-  providersAreSpared,
-  providersAreCalledWhenDue,
-  providersAreToldVersions,
-  failuresAreTold,
-  writesStayInside,
-  podStatusNamesItsVolume,
-  podStatusIsNotTaken,
-  nothingIsRemembered,
-  oldGenerationsGo,
-  everyVolumeIsPublished,
-  driverKeepsRunning,
-  runEnds,
-  newestGenerationArrives,
-  askedForArrives,
-  pinnedNeverChanges,
-  secretIsOneGeneration,
-  usedSecretStays,
-  usersOwnTheirSecret,
-  secretFollows,
-  nothingIsLeft,
-  whatIsReachedStays,
-  publishedIsNotMountedAnew,
-  upstreamCanRefresh
-]
-
-/** The others of the list, and why they say nothing about what is built today. */
-export const NOT_YET: ReadonlyArray<{ readonly id: string; readonly why: string }> = [
-  {
-    id: "S16",
-    why: "a node alone has no operator, and so nobody who writes a CSIDriver; scenarios operator and cluster"
-  },
-  { id: "S17", why: "a node alone has no operator, and so no Removed state; scenarios operator and cluster" },
-  { id: "S18", why: "one node has one writer per Secret; several nodes run in test/simulation/SecretSync.test.ts" },
-  { id: "L7", why: "providers throttle in most runs, which end in L1 and L2; its bounds are measured with 500 pods" },
-  { id: "L8", why: "the ten seconds are measured on the real driver; that a restart asks no provider is S11 here" },
-  { id: "L9", why: "a node alone has no operator; scenarios operator and cluster" },
-  {
-    id: "L10",
-    why: "classes are broken and corrected in every run, which ends in L1; other wrong objects come with sync"
-  }
-]

@@ -33,6 +33,7 @@ export class Referee {
   /** @shape (invariant, observed) -> whether it holds */
   check<Observed>({ broken, id, name }: Invariant<Observed>, observed: Observed): boolean {
     this.history.count("checks")
+    this.history.count(`check ${id} ${name}`)
     const seen = broken(observed)
     if (seen === undefined) return true
     if (this.violation === undefined) {

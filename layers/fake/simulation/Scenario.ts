@@ -3,8 +3,8 @@
  * reports know nothing else of the world that is simulated.
  *
  * A run counts figures, which a campaign adds up. Their prefixes have a meaning: `fault SITE` is a fault that struck,
- * `call SITE` a port call, `decision WORDS` what the program under test said or decided, and `publish CODE`,
- * `unpublish CODE` and `outcome WORDS` what came of it. Others are the scenario's own.
+ * `call SITE` a port call, `check ID NAME` a promise that was checked, `decision WORDS` what the program under test said
+ * or decided, and `publish CODE`, `unpublish CODE` and `outcome WORDS` what came of it. Others are the scenario's own.
  */
 import type { History } from "./History.ts"
 import type { Violation } from "./Referee.ts"

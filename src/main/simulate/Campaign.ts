@@ -229,6 +229,11 @@ export const summarize = (
     `${"state or decision reached".padEnd(64)} ${right("times", 8)} ${right("runs", 6)}`,
     ...decisions.map(({ count, name, runs }) => `${cut(name, 64).padEnd(64)} ${right(count, 8)} ${right(runs, 6)}`),
     "",
+    `${"promise".padEnd(64)} ${right("checked", 8)} ${right("runs", 6)}`,
+    ...totals(records, (record) => record.promises).map(
+      ({ count, name, runs }) => `${cut(name, 64).padEnd(64)} ${right(count, 8)} ${right(runs, 6)}`
+    ),
+    "",
     `${"other figures".padEnd(64)} ${right("times", 8)} ${right("runs", 6)}`,
     ...totals(records, (record) => record.others).map(
       ({ count, name, runs }) => `${cut(name, 64).padEnd(64)} ${right(count, 8)} ${right(runs, 6)}`

@@ -19,6 +19,8 @@ export interface RunRecord {
   readonly faults: ReadonlyArray<readonly [string, number]>
   /** What the program decided or said, and what was answered. */
   readonly decisions: ReadonlyArray<readonly [string, number]>
+  /** Promises, and how often they were checked. */
+  readonly promises: ReadonlyArray<readonly [string, number]>
   /** The scenario's own figures. */
   readonly others: ReadonlyArray<readonly [string, number]>
 }
@@ -34,6 +36,7 @@ export interface Order {
 const FAULT = "fault "
 const CALL = "call "
 const DECISION = "decision "
+const CHECK = "check "
 const ANSWERS = ["publish ", "unpublish ", "outcome "]
 
 /** @shape (scenario, its result, real time) -> record */
@@ -55,7 +58,8 @@ export const recordOf = (
     seconds,
     faults: history.figuresOf(FAULT),
     decisions: [...history.figuresOf(DECISION), ...all.filter(([name]) => isAnswer(name))],
-    others: all.filter(([name]) => ![FAULT, CALL, DECISION].some((it) => name.startsWith(it)) && !isAnswer(name))
+    promises: history.figuresOf(CHECK),
+    others: all.filter(([name]) => ![FAULT, CALL, DECISION, CHECK].some((it) => name.startsWith(it)) && !isAnswer(name))
   }
 }
 
@@ -71,5 +75,6 @@ export const failedRecord = ({ scenario, seed }: Pick<Order, "scenario" | "seed"
   seconds: 0,
   faults: [],
   decisions: [],
+  promises: [],
   others: []
 })
