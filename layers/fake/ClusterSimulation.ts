@@ -565,7 +565,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       found: driverPods.settings(),
       nodes: nodes.length
     })
-    for (const node of nodes) for (const volume of node.volumes()) node.kubelet.checkPodStatus(volume, true)
+    for (const node of nodes) node.kubelet.checkPodStatuses(node.volumes())
 
     const checkEach = (
       invariant: typeof Invariants.askedForArrives,
