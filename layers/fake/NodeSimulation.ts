@@ -449,6 +449,7 @@ const program = (
     yield* control.setLatencyMillis(0)
     // What was to put it right may not have reached the API server.
     for (const it of classes.values()) yield* strangers.restore(it)
+    yield* strangers.letAllGo
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
     kubelet.checkPodStatuses(current())
