@@ -223,7 +223,8 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       lostForGood: (lost, withinMillis) => {
         referee.check(ClusterInvariants.lostNodeLeavesNothing, {
           volumes: lost,
-          statuses: witness.statuses(),
+          // What somebody holds back goes when he lets go of it.
+          statuses: witness.statuses().filter(({ name }) => !strangers.holds(name)),
           withinMillis
         })
       }
@@ -532,6 +533,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     pods.calm(workloads)
     yield* control.setLatencyMillis(0)
     for (const it of classes.values()) yield* strangers.restore(it)
+    yield* strangers.letAllGo
     operatorFaults.end()
     operatorLives.spare()
     yield* administrator.serve(administrator.isOpenShift)
@@ -565,7 +567,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       found: driverPods.settings(),
       nodes: nodes.length
     })
-    for (const node of nodes) for (const volume of node.volumes()) node.kubelet.checkPodStatus(volume, true)
+    for (const node of nodes) node.kubelet.checkPodStatuses(node.volumes())
 
     const checkEach = (
       invariant: typeof Invariants.askedForArrives,

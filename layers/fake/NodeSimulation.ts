@@ -449,10 +449,11 @@ const program = (
     yield* control.setLatencyMillis(0)
     // What was to put it right may not have reached the API server.
     for (const it of classes.values()) yield* strangers.restore(it)
+    yield* strangers.letAllGo
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
+    kubelet.checkPodStatuses(current())
     for (const volume of current()) {
-      kubelet.checkPodStatus(volume, true)
       if (!rotationEnabled || volume.isPinned) continue
       const view = witness.look(volume)
       referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: PUBLISHED_WITHIN_MILLIS })
@@ -465,7 +466,7 @@ const program = (
     pods.renew()
     const unpublishedAgain = yield* whoIsNot("Published", RENEWED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedAgain, withinMillis: RENEWED_WITHIN_MILLIS })
-    for (const volume of current()) kubelet.checkPodStatus(volume, true)
+    kubelet.checkPodStatuses(current())
 
     if (rotationEnabled) {
       history.note("providers refuse")
@@ -516,7 +517,7 @@ const program = (
       history.note("pod statuses are edited")
       for (let index = 0; index < STATUSES_EDITED; index++) yield* strangers.editStatusOnce
       yield* Effect.sleep(RECORDED_WITHIN_MILLIS)
-      for (const volume of current()) kubelet.checkPodStatus(volume, true)
+      kubelet.checkPodStatuses(current())
 
       renewAll()
       history.note("new generations, which are asked for")

@@ -135,6 +135,8 @@ const restlessness = (
   const pods = objectAt(witness.daemonSet ?? {}, "status")
   const [ready, desired] = [pods["numberReady"] ?? 0, pods["desiredNumberScheduled"] ?? 0]
   if (ready !== desired) return `${ready} of ${desired} node pods are ready`
+  const told = objectAt(witness.clusterCsiDriver ?? {}, "status")["readyReplicas"] ?? 0
+  if (told !== ready) return `${ready} node pods are ready, and ${told} are told of`
   return now - witness.lastWriteMillis < RESTFUL_MILLIS ? "there was a write just now" : undefined
 }
 

@@ -140,7 +140,9 @@ export const simulate = <A, E>(
     return item
   }
   /** Drawn once per pre-emption, instead of at each step; the chance is the same. */
-  const untilPreempted = () => Math.ceil(Math.log(1 - next()) / Math.log(1 - preemption))
+  // Without pre-emption the quotient would be minus infinity, which is at every operation.
+  const untilPreempted = () =>
+    preemption > 0 ? Math.ceil(Math.log(1 - next()) / Math.log(1 - preemption)) : Number.POSITIVE_INFINITY
   let operations = untilPreempted()
   const nanos = () => BigInt(Math.round(now * 1e6))
   const clock: Clock.Clock = {

@@ -72,6 +72,11 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
     else look(change.object, change._tag === "Applied")
   }
 
+  // What was written before this process knew the volume was told when there was nothing to compare it with.
+  yield* table.onVolumes((targetPath) => {
+    if (table.get(targetPath) !== undefined) queue.addAfter(targetPath, SETTLED_MILLIS)
+  })
+
   const write = Effect.fnUntraced(function* (targetPath: string) {
     const known = table.get(targetPath)
     if (known?.podStatusName === undefined) return

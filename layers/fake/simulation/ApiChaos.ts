@@ -29,7 +29,7 @@ export interface Reach {
 }
 
 /** Those whose connections are cut, and who may lose something. */
-export interface Client {
+interface Client {
   readonly api: ApiFaults
   apiIsDown: boolean
 }

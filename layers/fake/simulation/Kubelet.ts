@@ -332,12 +332,20 @@ export class Kubelet {
     } else this.checkPodStatus(volume, !wasFilled || volume.recorded)
   }
 
+  /** Whatever others have done to the pod statuses, by now they are right. */
+  checkPodStatuses(volumes: ReadonlyArray<SimulatedVolume>): void {
+    for (const volume of volumes) {
+      volume.isDisturbed = false
+      this.checkPodStatus(volume, true)
+    }
+  }
+
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
-  checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { faults, referee, witness } = this.it
+  private checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
+    const { referee, witness } = this.it
     if (!this.it.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
-    if (volume.isDisturbed === true && faults.active) {
+    if (volume.isDisturbed === true) {
       const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
       if (isWrong) return
       volume.isDisturbed = false

@@ -5,7 +5,7 @@
  * What is kept to: a Secret that has our label is written right again when it is edited, and what others note in it stays.
  * The label itself is what makes it ours: nobody takes it away here.
  */
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import type { KubernetesApi, KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
 import { KEYS } from "../../../src/sync/SecretPlan.ts"
 import { NODE_LABEL } from "../../../src/volume/PodStatus.ts"
@@ -75,7 +75,9 @@ export class Strangers implements Neighbours {
   readonly remake = Effect.fnUntraced({ self: this }, function* (path: string) {
     const found = yield* this.send({ method: "GET", path })
     if (found === undefined || (yield* this.send({ method: "DELETE", path })) === undefined) return
-    const metadata = without(metadataOf(found), ...SERVER_METADATA)
+    if (path.includes("/secretproviderclasspodstatuses/")) this.disturbed(found, yield* Clock.currentTimeMillis)
+    // Whoever holds the one does not know the other.
+    const metadata = without(metadataOf(found), "finalizers", ...SERVER_METADATA)
     yield* this.send({ method: "POST", path: path.slice(0, path.lastIndexOf("/")), body: { ...found, metadata } })
   })
 
@@ -142,13 +144,35 @@ export class Strangers implements Neighbours {
   readonly disown = (it: SimulatedClass): Effect.Effect<void> =>
     Effect.asVoid(this.patch(this.secretPath(it), { metadata: { ownerReferences: null } }))
 
+  /** Paths of objects that are held back. */
+  private readonly held = new Set<string>()
+
+  /** @shape (name) -> somebody holds a pod status of that name back */
+  holds(name: string): boolean {
+    return [...this.held].some((path) => path.endsWith(`/${name}`))
+  }
+
   /** Holds an object back that is to go. */
   private hold(path: string): Effect.Effect<void> {
-    return Effect.andThen(
-      this.patch(path, { metadata: { finalizers: [HOLDER] } }),
-      Effect.ensuring(this.pause(), Effect.asVoid(this.patch(path, { metadata: { finalizers: null } })))
-    )
+    return Effect.suspend(() => {
+      this.held.add(path)
+      return Effect.andThen(
+        this.patch(path, { metadata: { finalizers: [HOLDER] } }),
+        Effect.ensuring(this.pause(), this.letGo(path))
+      )
+    })
   }
+
+  private letGo(path: string): Effect.Effect<void> {
+    return Effect.map(this.patch(path, { metadata: { finalizers: null } }), (done) => {
+      if (done !== undefined) this.held.delete(path)
+    })
+  }
+
+  /** Nothing is held back any more, whatever was in the way of saying so. */
+  readonly letAllGo: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forEach([...this.held], (path) => this.letGo(path), { discard: true })
+  )
 
   /** It cannot be changed, until somebody follows the advice and deletes it. */
   private freeze(path: string): Effect.Effect<void> {
@@ -196,10 +220,12 @@ export class Strangers implements Neighbours {
   // ---- pod statuses
 
   /** Nobody is told by an object what has happened to it: whatever it says until it is right again counts for nothing. */
-  private disturbed(status: JsonObject): void {
+  private disturbed(status: JsonObject, nowMillis: number): void {
     const volume = this.it.volumes.get(textAt(objectAt(status, "status"), "targetPath") ?? "")
     if (volume === undefined) return
     volume.isDisturbed = true
+    // It is a new user of its Secrets: what owned them for it is gone, or may be.
+    volume.publishedMillis = nowMillis
     // With its record goes what is known of the wishes that its content fulfils.
     volume.mayChange = true
   }
@@ -218,7 +244,7 @@ export class Strangers implements Neighbours {
     const { name, namespace } = metadataOf(status)
     const path = POD_STATUSES.replace("secretprovider", `namespaces/${String(namespace)}/secretprovider`)
     const own = `${path}/${String(name)}`
-    this.disturbed(status)
+    this.disturbed(status, yield* Clock.currentTimeMillis)
     switch (way) {
       case 0:
         note("pod status edited")

@@ -238,11 +238,16 @@ export class Witness {
     return new Set(this.atOnce(this.world.control.all("pods")).map((pod) => textAt(metadataOf(pod), "uid")))
   }
 
-  /** @shape ("namespace/name" of a Secret) -> published volumes of pods that are there, on any node */
+  /** @shape ("namespace/name" of a Secret) -> published volumes of pods that are there and run, on any node */
   usersOf(secretName: string): ReadonlyArray<SimulatedVolume> {
     const its = this.classOfSecret(secretName)
     if (its === undefined) return []
-    const pods = this.podUids()
+    const all = this.atOnce(this.world.control.all("pods"))
+    // The containers of a pod that has ended ask for nothing any more.
+    const running = all.filter(
+      (pod) => !["Succeeded", "Failed"].includes(textAt(objectAt(pod, "status"), "phase") ?? "")
+    )
+    const pods = new Set(running.map((pod) => textAt(metadataOf(pod), "uid")))
     return [...this.world.volumes.values()].filter(
       (volume) => volume.class === its && volume.state === "Published" && pods.has(volume.pod.uid)
     )
