@@ -27,6 +27,7 @@ import * as Metrics from "../telemetry/Metrics.ts"
 import * as MountedFiles from "../volume/MountedFiles.ts"
 import { NodePods } from "../volume/NodePods.ts"
 import { NODE_LABEL, nodeLabel } from "../volume/PodStatus.ts"
+import * as PodStatusKeeper from "../volume/PodStatusKeeper.ts"
 import { SecretProviderClasses } from "../volume/SecretProviderClasses.ts"
 import { VolumeTable } from "../volume/VolumeTable.ts"
 import * as Orphans from "./Orphans.ts"
@@ -167,11 +168,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     volumeKeys.note(targetPath, keys)
   }
 
-  const statuses = yield* Reflector.make({
+  const keeper = yield* PodStatusKeeper.make((key) => statuses.get(key))
+  const statuses: Reflector.Reflector<CachedPodStatus> = yield* Reflector.make({
     resource: Resource.cachedPodStatuses,
     selection: { labelSelector: `${NODE_LABEL}=${nodeLabel(nodeId)}` },
     onChange: (change) =>
       Effect.sync(() => {
+        keeper.noticed(change)
         if (change._tag === "Deleted") return forget(change.key)
         if (change._tag === "Applied") return note(change.object)
         for (const podStatus of change.objects.values()) note(podStatus)
@@ -553,10 +556,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces)),
     Effect.andThen(lookBack, Effect.never)
   )
-  return yield* Effect.raceFirst(
-    Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),
-    background
+  const loop = Effect.raceFirst(
+    keeper.run,
+    ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile })
   )
+  return yield* Effect.raceFirst(Effect.andThen(loop, Effect.never), background)
 }, Effect.scoped)
 
 const FORGED =

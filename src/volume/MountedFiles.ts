@@ -206,7 +206,8 @@ const removeEntries = Effect.fnUntraced(function* (
 })
 
 /**
- * Removes everything below a target path, and not the target itself. What pods see goes first, in one step.
+ * Removes everything below a target path, and not the target itself. What pods see goes first, in one step; if that is
+ * refused, the rest stays as well: a part of the files must never pass for a volume, whatever comes next.
  *
  * @shape  (targetPath) -> a short text per entry that could not be removed; a missing target has nothing to remove
  * @errors none
@@ -221,7 +222,8 @@ export const clear = Effect.fnUntraced(function* (
     entries.success.filter(({ name }) => name === DATA),
     entries.success.filter(({ name }) => name !== DATA)
   ]
-  return [...(yield* removeEntries(targetPath, data)), ...(yield* removeEntries(targetPath, others))]
+  const left = yield* removeEntries(targetPath, data)
+  return left.length > 0 ? left : yield* removeEntries(targetPath, others)
 })
 
 // ---- the clock that other releases of the driver read
