@@ -797,7 +797,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     breaks: ["L5 nothingIsLeft"],
     scenario: "node",
     hours: 0.3,
-    seed: 2
+    seed: 20
   },
   {
     name: "a reconcile that is to come back does not",
@@ -811,6 +811,6 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     breaks: ["L5 nothingIsLeft"],
     scenario: "node",
     hours: 0.3,
-    seed: 1
+    seed: 3
   }
 ]
