@@ -61,6 +61,8 @@ const ASKED_WITHIN_MILLIS = 10_000
 const RECORDED_WITHIN_MILLIS = 15_000
 const STATUSES_EDITED = 4
 const QUIET_MILLIS = 10 * MINUTE
+/** How much longer than the last pod the last outage is. */
+const OUTAGE_LEFT_MILLIS_MAX = 8 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 /** A reconcile that failed while the API server was away comes back soon after it, and two looks lie between. */
 const GONE_WITHIN_MILLIS = MINUTE
@@ -584,6 +586,8 @@ const program = (
     pods.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
+    // Whoever waits longer and longer between two tries waits long by its end.
+    yield* Effect.sleep(chance.between(0, OUTAGE_LEFT_MILLIS_MAX))
     faults.apiIsDown = false
     history.state(API_LANE, "")
     yield* Effect.sleep(GONE_WITHIN_MILLIS)

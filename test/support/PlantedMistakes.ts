@@ -143,8 +143,8 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     ],
     breaks: ["S8 secretIsOneGeneration"],
     scenario: "node",
-    hours: 0.3,
-    seed: 36
+    hours: 1,
+    seed: 14
   },
   {
     name: "the old ..data is removed before the new one takes its place",
