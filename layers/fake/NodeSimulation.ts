@@ -61,6 +61,8 @@ const ASKED_WITHIN_MILLIS = 10_000
 const RECORDED_WITHIN_MILLIS = 15_000
 const STATUSES_EDITED = 4
 const QUIET_MILLIS = 10 * MINUTE
+/** How much longer than the last pod the last outage is. */
+const OUTAGE_LEFT_MILLIS_MAX = 8 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
 /** A reconcile that failed while the API server was away comes back soon after it, and two looks lie between. */
 const GONE_WITHIN_MILLIS = MINUTE
@@ -579,10 +581,14 @@ const program = (
       history.state(Backend.laneOf(provider), "gone")
       yield* installed.remove(provider)
     }
-    yield* control.dropWatches("error")
+    // An API server that has too much to do refuses requests, and lets the watches go on that it has: what they have told
+    // by its end is not told again.
+    if (chance.happens(0.5)) yield* control.dropWatches("error")
     pods.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
+    // Whoever waits longer and longer between two tries waits long by its end.
+    yield* Effect.sleep(chance.between(0, OUTAGE_LEFT_MILLIS_MAX))
     faults.apiIsDown = false
     history.state(API_LANE, "")
     yield* Effect.sleep(GONE_WITHIN_MILLIS)

@@ -131,20 +131,20 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     name: "D8: a Secret is made of files that are read through the link one by one",
     changes: [
       {
-        file: "src/sync/SecretSync.ts",
+        file: "src/sync/SecretFiles.ts",
         from: "yield* files.readFile(absolute)",
         to: "yield* files.readFile(absolute === path ? absolute : `${targetPath}/${path}`)"
       },
       {
-        file: "src/sync/SecretSync.ts",
+        file: "src/sync/SecretFiles.ts",
         from: "if ((yield* current) !== generation) {",
         to: "if (generation === null) {"
       }
     ],
     breaks: ["S8 secretIsOneGeneration"],
     scenario: "node",
-    hours: 0.3,
-    seed: 5
+    hours: 1,
+    seed: 14
   },
   {
     name: "the old ..data is removed before the new one takes its place",
@@ -761,8 +761,18 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     changes: [
       {
         file: "src/reconciler/QueuedKey.ts",
-        from: "return { ...key, stage, failures, returnMillis: nowMillis + backoffMillis(backoff, failures, random) }",
-        to: "return { ...key, stage, failures, returnMillis: backoffMillis(backoff, failures, random) === 0 ? nowMillis : key.returnMillis }"
+        from: "const returnMillis = nowMillis + backoffMillis(backoff, waits, random)",
+        to: "const returnMillis = backoffMillis(backoff, waits, random) === 0 ? nowMillis : key.returnMillis"
+      },
+      {
+        file: "src/reconciler/Outage.ts",
+        from: "      queue.addAfter(first, EVERY_MILLIS)\n",
+        to: "      queue.addAfter(first, Number.POSITIVE_INFINITY)\n"
+      },
+      {
+        file: "src/reconciler/Outage.ts",
+        from: "queue.addAfter(key, returnMillis - now)",
+        to: "queue.addAfter(key, Number.POSITIVE_INFINITY)"
       }
     ],
     breaks: ["L4 secretFollows", "L5 nothingIsLeft"],
@@ -771,17 +781,36 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     seed: 1
   },
   {
-    name: "a reconcile that is to come back does not",
+    name: "what had no answer comes back in its own time, however soon others are answered",
     changes: [
       {
-        file: "src/reconciler/QueuedKey.ts",
-        from: "return { ...key, stage, failures: 0, returnMillis: result.millis > 0 ? nowMillis + result.millis : nowMillis }",
-        to: "return { ...key, stage, failures: 0 }"
+        file: "src/reconciler/Outage.ts",
+        from: "      queue.addAfter(first, EVERY_MILLIS)\n",
+        to: "      queue.addAfter(first, Number.POSITIVE_INFINITY)\n"
+      },
+      {
+        file: "src/reconciler/Outage.ts",
+        from: "queue.addAfter(key, returnMillis - now)",
+        to: "queue.addAfter(key, Number.POSITIVE_INFINITY)"
       }
     ],
     breaks: ["L5 nothingIsLeft"],
     scenario: "node",
     hours: 0.3,
-    seed: 1
+    seed: 20
+  },
+  {
+    name: "a reconcile that is to come back does not",
+    changes: [
+      {
+        file: "src/reconciler/QueuedKey.ts",
+        from: "const returnMillis = result.millis > 0 ? nowMillis + result.millis : nowMillis",
+        to: "const returnMillis = key.returnMillis + 0 * result.millis"
+      }
+    ],
+    breaks: ["L5 nothingIsLeft"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 3
   }
 ]
