@@ -12,8 +12,9 @@ import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator } from "./simulation/Administrator.ts"
+import { apiChaos, driverReach, operatorReach } from "./simulation/ApiChaos.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses, PROVIDERS } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
 import type { DriverSettings } from "./simulation/DriverSettings.ts"
@@ -29,6 +30,7 @@ import { FINALIZER, NAMESPACE, OperatorWitness } from "./simulation/OperatorWitn
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { Rates, RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
+import { Strangers } from "./simulation/Strangers.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
 import { draw as drawWorkloads, Workloads } from "./simulation/Workloads.ts"
 
@@ -79,7 +81,7 @@ type ClusterPlan = FaultPlan & {
 }
 
 /** As the rates of a run are named; those of operators are told apart from those of nodes. */
-const OPERATOR_PREFIX = "operator "
+const OPERATOR_PREFIX = "operator."
 
 const drawClusterPlan = (chance: Chance): ClusterPlan => {
   const interval = (longest: number) => (chance.happens(0.3) ? 0 : chance.between(longest / 8, longest))
@@ -184,8 +186,17 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true }
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
+    const spoilt = new Set<string>()
+    const strangers = new Strangers({
+      ...{ api, classes, volumes, spoilt, chance },
+      note: (site) => nodes[0]?.faults.note(site),
+      collectGarbage: Effect.suspend(() => collectGarbage)
+    })
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
-    const shared = { api: server, control, classes, volumes, podObjects, csiDriver, plant, chance, history, referee }
+    const shared = {
+      ...{ api: server, control, classes, volumes, podObjects, spoilt, strangers, csiDriver, plant, chance, history },
+      referee
+    }
     let made = 0
     const makeNode = Effect.suspend(() => {
       made += 1
@@ -235,7 +246,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       api: network,
       witness: operatorWitness,
       faults: operatorFaults,
-      touch: (path) => administrator.touch(path),
+      neighbours: administrator,
       ...(operatorPlant === undefined ? {} : { plant: operatorPlant })
     })
     yield* administrator.prepare
@@ -329,28 +340,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
-    /** Of one node, or of all. */
-    const outage = Effect.gen(function* () {
-      const affected = chance.happens(0.5) ? nodes : [chance.oneOf(nodes)]
-      firstNode.faults.note("KubernetesApi outage")
-      history.note(`out of reach of ${affected.map(({ name }) => name).join(", ")}`, API_LANE)
-      for (const { faults } of affected) faults.apiIsDown = true
-      yield* control.dropWatches("error")
-      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            for (const { faults } of affected) faults.apiIsDown = false
-          })
-        )
-      )
-    })
-
-    const watchCut = Effect.gen(function* () {
-      firstNode.faults.note("KubernetesApi watch")
-      if (chance.happens(0.5)) yield* control.compact
-      yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
-    })
-
     const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
       Effect.ignore(
         api.request({
@@ -439,16 +428,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       operatorFaults.note(`release ${operatorLives.release.version}`)
       yield* operatorLives.stop()
     })
-    const operatorOutage = Effect.gen(function* () {
-      operatorFaults.note("KubernetesApi outage")
-      operatorFaults.apiIsDown = true
-      yield* Effect.ensuring(
-        Effect.sleep(chance.between(0, 5 * MINUTE)),
-        Effect.sync(() => {
-          operatorFaults.apiIsDown = false
-        })
-      )
-    })
     const operatorChaos = [
       operatorFaults.every(
         "stopEveryMillis",
@@ -459,7 +438,13 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         Effect.suspend(() => operatorLives.pause(chance.oneOf(operators), chance.between(0, 6 * MINUTE)))
       ),
       operatorFaults.every("upgradeEveryMillis", upgrade),
-      operatorFaults.every("apiOutageEveryMillis", operatorOutage),
+      ...apiChaos({
+        ...{ control, chance, history },
+        rates: { ...plans.operators, definitionEveryMillis: 0 },
+        reach: operatorReach([]),
+        clients: [operatorFaults],
+        note: (site) => operatorFaults.note(site)
+      }),
       operatorFaults.every("discoveryEveryMillis", administrator.loseDiscovery),
       operatorFaults.every("deniedEveryMillis", administrator.deny),
       every(chance, plan.administratorEveryMillis, administrate)
@@ -483,8 +468,17 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         every(chance, perNode(plan.providerGoneEveryMillis), providerGone),
         every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
         every(chance, perNode(5 * MINUTE), ask),
-        every(chance, plan.apiOutageEveryMillis, outage),
-        every(chance, plan.watchCutEveryMillis, watchCut),
+        ...apiChaos({
+          ...{ control, chance, history },
+          rates: plan,
+          reach: driverReach(NAMESPACES),
+          clients: nodes.map(({ faults }) => faults),
+          note: (site) => firstNode.faults.note(site),
+          empty: strangers.empty
+        }),
+        every(chance, plan.classRemadeEveryMillis, strangers.remakeClass),
+        every(chance, plan.secretTouchedEveryMillis, strangers.editSecret),
+        every(chance, plan.statusTouchedEveryMillis, strangers.editStatus),
         every(chance, plan.classBrokenEveryMillis, classBroken),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate),
@@ -537,6 +531,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     }
     pods.calm(workloads)
     yield* control.setLatencyMillis(0)
+    for (const it of classes.values()) yield* strangers.restore(it)
     operatorFaults.end()
     operatorLives.spare()
     yield* administrator.serve(administrator.isOpenShift)

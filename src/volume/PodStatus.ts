@@ -175,7 +175,8 @@ const ownerUid = (object: SecretProviderClassPodStatus): string => object.metada
 const hasOwner = (object: SecretProviderClassPodStatus, uid: string): boolean =>
   (object.metadata.ownerReferences ?? []).some((reference) => reference.uid === uid)
 
-const sameStatus = (a: PodStatusStatus = {}, b: PodStatusStatus = {}): boolean => {
+/** @shape (a, b) -> they say the same of the same volume */
+export const sameStatus = (a: PodStatusStatus = {}, b: PodStatusStatus = {}): boolean => {
   const [ours = [], theirs = []] = [a.objects, b.objects]
   return (
     (a.podName ?? "") === (b.podName ?? "") &&

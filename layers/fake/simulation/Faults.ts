@@ -6,9 +6,9 @@ import { Effect, FileSystem, PlatformError } from "effect"
 import type { GrpcCode } from "../../../schemas/errors/CsiStatus.ts"
 import { MountFailed } from "../../../schemas/errors/MountFailed.ts"
 import { ProviderCallFailed } from "../../../schemas/errors/ProviderFailed.ts"
-import { KubernetesApi, type KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
+import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../../src/ports/Mounter.ts"
-import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
+import { ApiFaults, type ApiRates, drawApiRates, type Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import { drawKubeletRates, type KubeletRates } from "./KubeletFaults.ts"
@@ -16,20 +16,15 @@ import type { RunOptions } from "./Scenario.ts"
 import { drawVersionRates, type VersionRates } from "./VersionFaults.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export type FaultPlan = KubeletRates &
+export type FaultPlan = ApiRates &
+  KubeletRates &
   VersionRates & {
     /** Boundaries between port calls that a life of the driver lasts. */
     readonly killEveryCalls: number
     /** SIGTERM. */
     readonly stopEveryMillis: number
     readonly rebootEveryMillis: number
-    readonly apiFailRate: number
     readonly apiLatencyMillisMax: number
-    readonly apiOutageEveryMillis: number
-    /** Watches are cut, sometimes with the loss of old versions. */
-    readonly watchCutEveryMillis: number
-    /** Somebody else writes an object just before the driver does. */
-    readonly conflictRate: number
     readonly providerFailRate: number
     readonly providerSlowRate: number
     /** No socket for a while. */
@@ -44,6 +39,10 @@ export type FaultPlan = KubeletRates &
     readonly forceDeleteRate: number
     /** A class is useless for a while. */
     readonly classBrokenEveryMillis: number
+    /** Somebody else writes or deletes a pod status. */
+    readonly statusTouchedEveryMillis: number
+    /** Somebody deletes a class, and makes it again. */
+    readonly classRemadeEveryMillis: number
     /** Somebody else writes something into a synced Secret, or has one of that name. */
     readonly secretTouchedEveryMillis: number
     /** A disk that has other things to do. */
@@ -62,11 +61,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   killEveryCalls: chance.happens(0.3) ? 0 : Math.ceil(10 ** chance.between(2, 4)),
   stopEveryMillis: interval(chance, 40 * MINUTE),
   rebootEveryMillis: interval(chance, 90 * MINUTE),
-  apiFailRate: chance.sometimes(0.3),
+  ...drawApiRates(chance),
   apiLatencyMillisMax: chance.sometimes(500),
-  apiOutageEveryMillis: interval(chance, 40 * MINUTE),
-  watchCutEveryMillis: interval(chance, 20 * MINUTE),
-  conflictRate: chance.sometimes(0.5),
   providerFailRate: chance.sometimes(0.3),
   providerSlowRate: chance.sometimes(0.1),
   providerGoneEveryMillis: interval(chance, 40 * MINUTE),
@@ -76,6 +72,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
   classBrokenEveryMillis: interval(chance, 40 * MINUTE),
+  statusTouchedEveryMillis: interval(chance, 20 * MINUTE),
+  classRemadeEveryMillis: interval(chance, 40 * MINUTE),
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
   // Or a node that has no time for anything: whatever takes several steps meets all the others.
   diskSlowRate: chance.happens(0.2) ? chance.between(0.1, 0.5) : chance.sometimes(0.03),
@@ -87,17 +85,6 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
 export const adjustPlan = (drawn: FaultPlan, change: RunOptions["rates"]): FaultPlan =>
   change === undefined ? drawn : { ...drawn, ...change(drawn) }
-
-const API_FAILURES: ReadonlyArray<Failure> = [
-  { status: 0, reason: "Network", detail: "the connection was lost" },
-  { status: 0, reason: "Timeout", detail: "no answer in time" },
-  { status: 403, reason: "Forbidden" },
-  { status: 429, reason: "TooManyRequests", retryAfterSeconds: 1 },
-  { status: 500, reason: "InternalError" },
-  { status: 503, reason: "ServiceUnavailable" }
-]
-
-const UNREACHABLE: Failure = { status: 0, reason: "Network", detail: "connection refused" }
 
 const PROVIDER_CODES: ReadonlyArray<GrpcCode> = [
   "UNAVAILABLE",
@@ -131,6 +118,8 @@ export class Faults {
   /** True: every provider refuses everybody, whether faults are active or not. */
   providersRefuse = false
   readonly plan: FaultPlan
+  /** Of requests and watches. */
+  readonly api: ApiFaults
   private readonly chance: Chance
   private readonly history: History
 
@@ -138,6 +127,7 @@ export class Faults {
     this.plan = plan
     this.chance = chance
     this.history = history
+    this.api = new ApiFaults(plan, chance, this)
   }
 
   note(site: string): void {
@@ -213,34 +203,8 @@ export class Faults {
     })
   }
 
-  /** Failures are the API server's own injection; `touch` is somebody else who writes an object. */
-  kubernetes(
-    api: KubernetesApi["Service"],
-    control: MemoryKubernetes["Service"],
-    touch: (path: string) => Effect.Effect<void>
-  ): KubernetesApi["Service"] {
-    const inject = (request: Pick<KubernetesRequest, "method" | "path">, failure: Failure, applied: boolean) =>
-      control.failNext((arrived) => arrived.method === request.method && arrived.path === request.path, failure, {
-        applied
-      })
-    const prepare = (request: Pick<KubernetesRequest, "method" | "path">) =>
-      Effect.suspend(() => {
-        if (this.apiIsDown) return inject(request, UNREACHABLE, false)
-        if (!this.strikes(`KubernetesApi.${request.method}`, this.plan.apiFailRate)) return Effect.void
-        const failure = this.chance.oneOf(API_FAILURES)
-        // Done, and the answer lost: only who hears nothing can be wrong about it.
-        const applied = failure.status === 0 && this.chance.happens(0.5)
-        return inject(request, failure, applied)
-      })
-    return KubernetesApi.of({
-      request: (request) =>
-        Effect.suspend(() =>
-          request.method === "PUT" && this.strikes("KubernetesApi conflict", this.plan.conflictRate)
-            ? touch(request.path)
-            : Effect.void
-        ).pipe(Effect.andThen(prepare(request)), Effect.andThen(api.request(request))),
-      watch: api.watch
-    })
+  kubernetes(api: KubernetesApi["Service"], neighbours: Neighbours): KubernetesApi["Service"] {
+    return this.api.client(api, neighbours)
   }
 
   /** @shape (provider) -> what becomes of this call; undefined: nothing special */

@@ -131,8 +131,6 @@ export class Kubelet {
   private readonly lost = Deferred.makeUnsafe<void>()
   private process: Process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
   private readonly csiDriver: () => CsiDriverView | undefined
-  /** The driver's life that has answered OK for a volume which was not recorded then. */
-  private readonly owed = new Map<string, number>()
 
   constructor(options: KubeletOptions) {
     this.it = options
@@ -331,23 +329,21 @@ export class Kubelet {
       // Of two volumes of one name, upstream records the one that came last (D7).
       volume.wasUpstreams = true
       volume.recorded = false
-      this.owed.delete(volume.targetPath)
     } else this.checkPodStatus(volume, !wasFilled || volume.recorded)
   }
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { lives, referee, witness } = this.it
+    const { faults, referee, witness } = this.it
     if (!this.it.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
-    // What a life still owed when it ended, the next one learns from a republish, and where there is none, not at all.
-    const owedByLife = this.owed.get(volume.targetPath)
-    const isOwedByNobody = owedByLife !== undefined && owedByLife !== lives.number()
-    const isLearnt = this.csiDriver()?.requiresRepublish === true || !isOwedByNobody
-    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere: mustBeThere && isLearnt })
+    if (volume.isDisturbed === true && faults.active) {
+      const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
+      if (isWrong) return
+      volume.isDisturbed = false
+    }
+    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
     volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
-    if (volume.recorded) this.owed.delete(volume.targetPath)
-    else if (owedByLife === undefined) this.owed.set(volume.targetPath, lives.number())
   }
 
   /** The answer to a call is lost with the process that waits for it; whoever serves it notices. */

@@ -21,6 +21,7 @@ import type { History } from "./History.ts"
 import { type CsiDriverView, Kubelet } from "./Kubelet.ts"
 import * as Lives from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import type { Strangers } from "./Strangers.ts"
 import { PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
 import { Witness } from "./Witness.ts"
 
@@ -34,6 +35,10 @@ export interface Shared {
   readonly volumes: Map<string, SimulatedVolume>
   /** Uids of pods whose objects are there. */
   readonly podObjects: Set<string>
+  /** Secrets in which others have written. */
+  readonly spoilt: Set<string>
+  /** Others who write objects of the driver. */
+  readonly strangers: Strangers
   readonly csiDriver: () => CsiDriverView | undefined
   /** What is put between a node's driver and its world. */
   readonly plant: (ports: Lives.Ports, nodeName: string) => Lives.Ports
@@ -77,7 +82,20 @@ export const make = (
   shared: Shared
 ): Effect.Effect<SimulatedNode, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { api, chance, classes, control, csiDriver, history, plant, podObjects, referee, volumes } = shared
+    const {
+      api,
+      chance,
+      classes,
+      control,
+      csiDriver,
+      history,
+      plant,
+      podObjects,
+      referee,
+      spoilt,
+      strangers,
+      volumes
+    } = shared
     const faults = new Faults(plan, chance, history)
     const disk = yield* makeDisk
     const providers = yield* Layer.build(Layer.fresh(MemoryProviders.layer))
@@ -91,28 +109,16 @@ export const make = (
     for (const provider of PROVIDERS) yield* install(provider)
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
-    const world = { files, node, control, volumes, classes, referee, history }
+    const world = { files, node, control, volumes, classes, spoilt, referee, history }
     const witness = new Witness(world, yield* Effect.context<never>())
-    /** Somebody else who labels an object. */
-    const touch = (path: string) =>
-      Effect.ignore(
-        Effect.suspend(() =>
-          api.request({
-            method: "PATCH",
-            path,
-            contentType: "application/merge-patch+json",
-            body: { metadata: { labels: { [`others/label-${chance.below(3)}`]: `${chance.below(1_000)}` } } }
-          })
-        )
-      )
     const lives = yield* Lives.make({
       nodeName: name,
       config,
       world: {
         mounter: faults.mounter(witness.mounter(Context.get(disk, Mounter))),
         fileSystem: faults.fileSystem(witness.fileSystem(files)),
-        kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
-        legacyKubernetes: faults.kubernetes(api, control, touch),
+        kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
+        legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providers, Providers),
         registry: Context.get(registry, PluginRegistry)
       },

@@ -45,6 +45,8 @@ export interface SimulatedVolume {
   isHeld: boolean
   /** Of a pinned volume: somebody has asked for a refresh, or its record was lost, so that it may change. */
   mayChange: boolean
+  /** Somebody has written or deleted its pod status, which was not seen as it should be since. */
+  isDisturbed?: boolean
 }
 
 /** In every file's content, and allowed nowhere but on tmpfs. */
