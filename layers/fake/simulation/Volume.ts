@@ -58,7 +58,7 @@ export const ALWAYS = "base"
 
 export const PODS_DIRECTORY = "/var/lib/kubelet/pods"
 
-export const targetPathOf = (podUid: string, volumeName: string): string =>
+const targetPathOf = (podUid: string, volumeName: string): string =>
   `${PODS_DIRECTORY}/${podUid}/volumes/kubernetes.io~csi/${volumeName}/mount`
 
 /** @shape (pod, class, name and whether it is pinned) -> a volume that the kubelet begins with */
