@@ -26,7 +26,9 @@ export interface WriteOptions {
 }
 
 /** What `..data` becomes by the rename. */
-const DATA_NEXT = "..data_tmp"
+const DATA_NEXT = "..data_next"
+/** Upstream's name for it. A release of upstream that finds one cannot write any more, so that ours has another name. */
+const UPSTREAM_NEXT = "..data_tmp"
 const GENERATION = /^\.\.\d{4}(?:_\d{2}){5}\.\d+$/u
 const DIRECTORY_MODE = 0o755
 const GROUP_READS = 0o440
@@ -203,7 +205,7 @@ interface Upkeep {
   readonly links: ReadonlyArray<string>
   /** Visible names of files that are gone. */
   readonly stale: ReadonlyArray<string>
-  /** What writes that did not end have left: generations and a `..data_tmp`. */
+  /** What writes that did not end have left, of whichever release: generations, and a link that is not exchanged yet. */
   readonly leftovers: ReadonlyArray<string>
 }
 
@@ -244,7 +246,8 @@ export const plan = (observed: Observed, payload: Payload.Payload): Plan => {
     links: unlinked,
     stale: [...new Set([...surplusLinks, ...old.filter(isVisible)])],
     leftovers: [...entries.keys()].filter(
-      (name) => name === DATA_NEXT || (GENERATION.test(name) && name !== current && name !== kept)
+      (name) =>
+        name === DATA_NEXT || name === UPSTREAM_NEXT || (GENERATION.test(name) && name !== current && name !== kept)
     )
   }
   if (!unchanged) {

@@ -807,14 +807,16 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
       const orphan = "..2020_01_01_00_00_00.123"
 
       it.effect.each([
-        { name: "unchanged", next: { foo: "1", bar: "2" } },
-        { name: "changed", next: { foo: "one", bar: "2" } }
-      ])("Q31 ..data_tmp and orphan generations go, content $name", ({ name, next }) =>
+        { left: "..data_tmp", name: "unchanged", next: { foo: "1", bar: "2" } },
+        { left: "..data_tmp", name: "changed", next: { foo: "one", bar: "2" } },
+        { left: "..data_next", name: "unchanged", next: { foo: "1", bar: "2" } },
+        { left: "..data_next", name: "changed", next: { foo: "one", bar: "2" } }
+      ])("Q31 $left and orphan generations go, content $name", ({ left, name, next }) =>
         Effect.gen(function* () {
           const disk = yield* FileSystem.FileSystem
           const targetPath = yield* makeDirectory
           yield* write(targetPath, { foo: "1", bar: "2" })
-          yield* disk.symlink(orphan, `${targetPath}/..data_tmp`)
+          yield* disk.symlink(orphan, `${targetPath}/${left}`)
           yield* disk.makeDirectory(`${targetPath}/${orphan}/deep/er`, { recursive: true })
           yield* disk.writeFileString(`${targetPath}/${orphan}/deep/er/x`, "x")
           yield* disk.makeDirectory(`${targetPath}/..2020_01_01_00_00_00.124`)
@@ -825,11 +827,11 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
         })
       )
 
-      it.effect("Q31 a ..data_tmp that is a directory", () =>
+      it.effect.each(["..data_tmp", "..data_next"])("Q31 a %s that is a directory", (left) =>
         Effect.gen(function* () {
           const disk = yield* FileSystem.FileSystem
           const targetPath = yield* makeDirectory
-          yield* disk.makeDirectory(`${targetPath}/..data_tmp`)
+          yield* disk.makeDirectory(`${targetPath}/${left}`)
           yield* write(targetPath, { foo: "1" })
           assert.deepStrictEqual(yield* layout(targetPath), layoutOf({ foo: "1" }))
         })

@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Redacted, Stream } from "effect"
 import { type Plant, run } from "../../layers/fake/NodeSimulation.ts"
-import type { RunResult } from "../../layers/fake/simulation/Scenario.ts"
+import type { Rates, RunResult } from "../../layers/fake/simulation/Scenario.ts"
 import { CsiStatus } from "../../schemas/errors/CsiStatus.ts"
 import type { MountResponse } from "../../schemas/Provider.ts"
 import type { Providers } from "../../src/ports/Providers.ts"
@@ -170,6 +170,8 @@ const onFiles =
 const mistakes: ReadonlyArray<{
   readonly what: string
   readonly plant: () => Plant
+  /** Instead of those that are drawn. */
+  readonly rates?: Rates
   /** Which promise notices it, whatever the seed. */
   readonly breaks: ReadonlyArray<string>
 }> = [
@@ -446,14 +448,27 @@ const mistakes: ReadonlyArray<{
       }
     }),
     breaks: ["S10 quietMeansNoWrites"]
+  },
+  {
+    what: "a link that upstream's release trips over",
+    plant: () =>
+      onFiles((files) => ({
+        rename: (from, to) =>
+          Effect.andThen(
+            files.rename(from, to),
+            Effect.ignore(files.symlink("..nowhere", to.replace(/\/\.\.data$/u, "/..data_tmp")))
+          )
+      })),
+    rates: { legacyRate: 0.5, stopEveryMillis: 240_000 },
+    breaks: ["S19 upstreamCanRefresh"]
   }
 ]
 
 describe("a mistake is found", () => {
   const SEEDS = [21, 22, 23, 24, 25, 26]
-  it.each(mistakes)("$what: $breaks.0", ({ breaks, plant }) => {
+  it.each(mistakes)("$what: $breaks.0", ({ breaks, plant, rates = {} }) => {
     for (const seed of SEEDS) {
-      const { violation } = run({ seed, hours: 0.4, plant: plant() })
+      const { violation } = run({ seed, hours: 0.4, plant: plant(), rates: (drawn) => ({ ...drawn, ...rates }) })
       if (violation === undefined) continue
       assert.include(breaks, `${violation.id} ${violation.invariant}`, violation.seen)
       return

@@ -201,8 +201,8 @@ const plans: ReadonlyArray<PlanRow> = [
   {
     row: "Q31",
     name: "leftovers, content unchanged",
-    observed: withEntries(["..data_tmp", "SymbolicLink"], [ORPHAN, "Directory"]),
-    expected: { _tag: "RepairLinks", ...none, leftovers: ["..data_tmp", ORPHAN] }
+    observed: withEntries(["..data_next", "SymbolicLink"], ["..data_tmp", "SymbolicLink"], [ORPHAN, "Directory"]),
+    expected: { _tag: "RepairLinks", ...none, leftovers: ["..data_next", "..data_tmp", ORPHAN] }
   },
   {
     row: "Q31",
@@ -280,7 +280,7 @@ const Name = Schema.Literals(["a", "b", "c", "a/b", "a/b/c", "b/a", "c/c/c"])
 const Answer = Schema.Array(Name)
 const Type = Schema.Literals(["File", "Directory", "SymbolicLink"])
 const Entry = Schema.Tuple([
-  Schema.Literals(["a", "b", "c", "x", "y", "..data", "..data_tmp", CURRENT, ORPHAN, "..other"]),
+  Schema.Literals(["a", "b", "c", "x", "y", "..data", "..data_tmp", "..data_next", CURRENT, ORPHAN, "..other"]),
   Type
 ])
 const Old = Schema.Struct({
