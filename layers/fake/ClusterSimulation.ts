@@ -9,12 +9,13 @@
 import { Clock, Context, Effect } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator } from "./simulation/Administrator.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses, PROVIDERS } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
+import { diskTroubles } from "./simulation/DiskFaults.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
 import type { DriverSettings } from "./simulation/DriverSettings.ts"
 import { drawPlan, type FaultPlan } from "./simulation/Faults.ts"
@@ -26,9 +27,12 @@ import { drawRates, OperatorFaults, type OperatorRates } from "./simulation/Oper
 import * as OperatorInvariants from "./simulation/OperatorInvariants.ts"
 import * as OperatorLives from "./simulation/OperatorLives.ts"
 import { FINALIZER, NAMESPACE, OperatorWitness } from "./simulation/OperatorWitness.ts"
+import { providerTroubles } from "./simulation/ProviderFaults.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { Rates, RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
+import { timeTroubles } from "./simulation/TimeFaults.ts"
+import type { TokenSettings } from "./simulation/Tokens.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
 import { draw as drawWorkloads, Workloads } from "./simulation/Workloads.ts"
 
@@ -130,6 +134,14 @@ const storeConfig = (secretsStore: JsonObject): JsonObject => ({
   spec: { driverConfig: { driverType: "SecretsStore", secretsStore } }
 })
 
+/** @shape (CSIDriver) -> the tokens that kubelets send because of it */
+const tokensOf = (csiDriver: JsonObject): TokenSettings => ({
+  audiences: listAt(objectAt(csiDriver, "spec"), "tokenRequests").flatMap((request) =>
+    isObject(request) ? [textAt(request, "audience") ?? ""] : []
+  ),
+  inSecrets: objectAt(csiDriver, "spec")["serviceAccountTokenInSecrets"] === true
+})
+
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
   plans: Plans | undefined
@@ -173,7 +185,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       const found = operatorWitness.csiDriver
       return found === undefined
         ? undefined
-        : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true }
+        : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true, tokens: tokensOf(found) }
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
@@ -262,27 +274,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         if (kind !== "secrets") continue
         referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users: witness.usersOf(secret) })
       }
-    })
-
-    const providerGone = Effect.gen(function* () {
-      const [node, provider] = [chance.oneOf(nodes), chance.oneOf(PROVIDERS)]
-      node.faults.note("Providers.locate")
-      yield* node.uninstall(provider)
-      yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(node.install(provider)))
-    })
-
-    /** It throttles whoever asks, on all nodes. */
-    const providerThrottles = Effect.gen(function* () {
-      const provider = chance.oneOf(PROVIDERS)
-      firstNode.faults.note("Providers throttle")
-      for (const { faults } of nodes) faults.throttling.add(provider)
-      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            for (const { faults } of nodes) faults.throttling.delete(provider)
-          })
-        )
-      )
     })
 
     let wishes = 0
@@ -433,8 +424,9 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           perNode(plan.rebootEveryMillis),
           Effect.suspend(() => chance.oneOf(nodes).reboot)
         ),
-        every(chance, perNode(plan.providerGoneEveryMillis), providerGone),
-        every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
+        ...providerTroubles({ nodes, rates: plan, classes, chance, history }),
+        ...diskTroubles({ nodes, rates: plan, chance, context }),
+        ...timeTroubles({ nodes, rates: plan, chance, history }),
         every(chance, perNode(5 * MINUTE), ask),
         every(chance, plan.apiOutageEveryMillis, outage),
         every(chance, plan.watchCutEveryMillis, watchCut),
@@ -474,7 +466,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     history.note("faults end")
     for (const { faults, kubelet, lives } of nodes) {
       faults.active = false
-      faults.throttling.clear()
       lives.spare()
       kubelet.calm()
     }

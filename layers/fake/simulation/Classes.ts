@@ -10,22 +10,34 @@ export const PROVIDERS = ["vault", "azure"]
 export const NAMESPACES = ["x", "other"]
 const CLASS_NAMES = ["y", "x-y", "z"]
 
+const drawClass = (chance: Chance, namespace: string, name: string): SimulatedClass => {
+  const writesItself = chance.happens(0.15)
+  const isOdd = chance.happens(0.1)
+  return {
+    namespace,
+    name,
+    provider: chance.oneOf(PROVIDERS),
+    filesMax: chance.below(7),
+    namesChange: chance.happens(0.5),
+    flips: chance.happens(0.3),
+    shrinks: chance.happens(0.2),
+    isOdd,
+    versions: chance.happens(0.7) ? "generation" : chance.oneOf(["constant", "empty"]),
+    writesItself,
+    // Nobody can read several files at one instant while another process writes them in place, and not every name of a
+    // file is a key of a Secret.
+    isSynced: !writesItself && !isOdd && chance.happens(0.6),
+    generation: 1,
+    askedMillis: Number.NEGATIVE_INFINITY
+  }
+}
+
 export const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
   new Map(
     NAMESPACES.flatMap((namespace) =>
       CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
         sourceOf({ namespace, name }),
-        {
-          namespace,
-          name,
-          provider: chance.oneOf(PROVIDERS),
-          filesMax: chance.below(7),
-          namesChange: chance.happens(0.5),
-          flips: chance.happens(0.3),
-          isSynced: chance.happens(0.5),
-          generation: 1,
-          askedMillis: Number.NEGATIVE_INFINITY
-        }
+        drawClass(chance, namespace, name)
       ])
     )
   )

@@ -2,8 +2,8 @@
  * The kubelet of a simulated node, and the pods that it runs: each volume is published until that succeeds, published
  * again every one to two minutes, and unpublished until that succeeds; the next pod of that name has another uid.
  */
-import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
-import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
+import { Clock, Deferred, Effect, type FileSystem, Option, Redacted } from "effect"
+import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../../schemas/Csi.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
@@ -15,6 +15,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import { NO_TOKENS, type TokenSettings, Tokens } from "./Tokens.ts"
 import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
@@ -70,6 +71,7 @@ export const podBody = (pod: {
 /** What the kubelet reads in the CSIDriver object. */
 export interface CsiDriverView {
   readonly requiresRepublish: boolean
+  readonly tokens: TokenSettings
 }
 
 /** A pod's time on a node. */
@@ -102,7 +104,7 @@ export interface KubeletOptions {
   readonly podObjects?: Set<string>
 }
 
-const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
+const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true, tokens: NO_TOKENS }
 
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
 const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
@@ -113,12 +115,14 @@ export class Kubelet {
   private stage: Stage = "Chaos"
   private readonly podObjects: Set<string>
   private readonly csiDriver: () => CsiDriverView | undefined
+  private readonly tokens: Tokens
   private renewals = 0
   /** The driver's life that has answered OK for a volume which was not recorded then. */
   private readonly owed = new Map<string, number>()
 
   constructor(options: KubeletOptions) {
     this.it = options
+    this.tokens = new Tokens(options.faults, options.faults.plan)
     this.podObjects = options.podObjects ?? new Set()
     this.csiDriver = options.csiDriver ?? (() => ALWAYS_REPUBLISHED)
   }
@@ -143,8 +147,11 @@ export class Kubelet {
 
   // ---- one call
 
-  private request(volume: SimulatedVolume): NodePublishVolumeRequest {
+  private request(volume: SimulatedVolume, nowMillis: number): NodePublishVolumeRequest {
     const { pod, targetPath, volumeId } = volume
+    const settings = this.csiDriver()?.tokens ?? NO_TOKENS
+    const text = this.tokens.textFor(pod, settings, nowMillis)
+    const tokens = text === undefined ? undefined : Redacted.make(text)
     return {
       volumeId,
       publishContext: {},
@@ -152,7 +159,7 @@ export class Kubelet {
       targetPath,
       volumeCapability: { accessType: "mount", fsType: "", mountFlags: [], volumeMountGroup: "", accessMode: 1 },
       readonly: true,
-      secrets: {},
+      secrets: tokens !== undefined && settings.inSecrets ? { [TOKENS_KEY]: tokens } : {},
       volumeContext: {
         secretProviderClass: volume.class.name,
         "csi.storage.k8s.io/pod.name": pod.name,
@@ -162,7 +169,7 @@ export class Kubelet {
         "csi.storage.k8s.io/ephemeral": "true",
         ...(volume.isPinned ? { [INTERVAL_KEY]: "never" } : {})
       },
-      serviceAccountTokens: undefined
+      serviceAccountTokens: settings.inSecrets ? undefined : tokens
     }
   }
 
@@ -189,11 +196,11 @@ export class Kubelet {
     }
     const now = yield* Clock.currentTimeMillis
     const found = witness.look(volume)
-    const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
+    const before = { life: lives.number(), mounts: found.mounts, faults: faults.disk.mountFaults }
     const answered = this.asks("publish", volume)
     const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
     const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
-    const call = lives.call("NodePublishVolume", this.request(volume), { deadlineMillis }).pipe(
+    const call = lives.call("NodePublishVolume", this.request(volume, now), { deadlineMillis }).pipe(
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
@@ -219,7 +226,7 @@ export class Kubelet {
     // A mount that a provider had no time for goes on, and may be there already.
     const isFinal =
       !["cancelled", "CANCELLED", "RESOURCE_EXHAUSTED"].includes(answer.code) && answer.details !== "Deadline exceeded"
-    const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
+    const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.disk.mountFaults
     if (isFinal && isUndisturbed && !isDuplicate && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
     }
