@@ -20,7 +20,7 @@ import * as Backend from "./simulation/Backend.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
 import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
 import { diskTroubles } from "./simulation/DiskFaults.ts"
-import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
+import { configOf, drawOddSettings, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
@@ -163,9 +163,15 @@ const program = (
         )
       )
 
+    let isOdd = false
     const lives = yield* Lives.make({
       nodeName: NODE_NAME,
-      config: () => configOf(NODE_NAME, { rotationEnabled }),
+      config: () => {
+        isOdd = faults.active && chance.happens(plan.oddSettingsRate)
+        const [name, change] = isOdd ? drawOddSettings(chance) : ["", {}]
+        if (isOdd) faults.note(`settings ${name}`)
+        return configOf(NODE_NAME, { rotationEnabled, ...change })
+      },
       world: {
         mounter: faults.disk.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
@@ -457,6 +463,8 @@ const program = (
     history.note("faults end")
     faults.active = false
     lives.spare()
+    // What is promised in calm is promised for usual settings.
+    if (isOdd) yield* lives.kill
     kubelet.calm()
     yield* control.setLatencyMillis(0)
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)

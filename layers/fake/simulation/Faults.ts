@@ -20,6 +20,8 @@ export type FaultPlan = DiskRates & ProviderRates & TimeRates & TokenRates & Oth
 type OtherRates = {
   /** Boundaries between port calls that a life of the driver lasts. */
   readonly killEveryCalls: number
+  /** A life of the driver has settings that hardly anybody chooses. */
+  readonly oddSettingsRate: number
   /** SIGTERM. */
   readonly stopEveryMillis: number
   readonly rebootEveryMillis: number
@@ -50,6 +52,7 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   ...drawTimeRates(ofAKind(chance)),
   ...drawTokenRates(ofAKind(chance)),
   killEveryCalls: chance.happens(0.3) ? 0 : Math.ceil(10 ** chance.between(2, 4)),
+  oddSettingsRate: chance.sometimes(0.5),
   stopEveryMillis: interval(chance, 40 * MINUTE),
   rebootEveryMillis: interval(chance, 90 * MINUTE),
   apiFailRate: chance.sometimes(0.3),

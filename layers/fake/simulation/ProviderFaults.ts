@@ -111,24 +111,24 @@ const withVersion =
   (answer) => ({ ...answer, objectVersions: answer.objectVersions.map(({ id }) => ({ id, version })) })
 
 /** Each must be refused whole, with nothing written that stays. */
-const BAD_ANSWERS: ReadonlyArray<readonly [name: string, change: Change]> = [
-  ["leaves the volume", withFile("../outside")],
-  ["leaves the volume further down", withFile("deep/../../outside")],
-  ["absolute path", withFile("/etc/outside")],
-  ["file below a file", withFile(`${ALWAYS}/below`)],
-  ["path of the driver's own", withFile("..data")],
-  ["empty path", withFile("")],
-  ["unclean path", withFile("deep//file")],
-  ["name of 256 bytes", withFile("n".repeat(256))],
-  ["path of 4097 bytes", withFile(`${`${"p".repeat(240)}/`.repeat(17)}`.padEnd(4097, "q"))],
-  ["path that is too long where it belongs", withFile(`${"p".repeat(240)}/`.repeat(17).slice(0, 4090))],
+export const BAD_ANSWERS: ReadonlyArray<readonly [name: string, change: Change]> = [
+  ["a path that leaves the volume", withFile("../outside")],
+  ["a path that leaves the volume further down", withFile("deep/../../outside")],
+  ["an absolute path", withFile("/etc/outside")],
+  ["a file below a file", withFile(`${ALWAYS}/below`)],
+  ["a path of the driver's own", withFile("..data")],
+  ["an empty path", withFile("")],
+  ["an unclean path", withFile("deep//file")],
+  ["a name of 256 bytes", withFile("n".repeat(256))],
+  ["a path of 4097 bytes", withFile(`${`${"p".repeat(240)}/`.repeat(17)}`.padEnd(4097, "q"))],
+  ["a path that is too long where it belongs", withFile(`${"p".repeat(240)}/`.repeat(17).slice(0, 4090))],
   ["NUL in a name", withFile("with\u0000nul")],
   ["no versions", (answer) => ({ ...answer, objectVersions: [] })],
-  ["larger than 4 MiB", (answer) => ({ ...answer, sizeBytes: 5_000_000 })]
+  ["more than 4 MiB", (answer) => ({ ...answer, sizeBytes: 5_000_000 })]
 ]
 
 /** Each is as good as the answer without it. */
-const ODD_ANSWERS: ReadonlyArray<readonly [name: string, change: Change]> = [
+export const ODD_ANSWERS: ReadonlyArray<readonly [name: string, change: Change]> = [
   ["a file twice", (answer) => ({ ...answer, files: [file(ALWAYS, "replaced by the one after it"), ...answer.files] })],
   ["modes above 0777", withModes(0o106_755)],
   ["negative modes", withModes(-1)],
@@ -140,9 +140,9 @@ const ODD_ANSWERS: ReadonlyArray<readonly [name: string, change: Change]> = [
       objectVersions: [...answer.objectVersions.map(({ id }) => ({ id, version: "before" })), ...answer.objectVersions]
     })
   ],
-  ["empty version", withVersion("")],
+  ["an empty version", withVersion("")],
   [
-    "new version of what has not changed",
+    "a new version of what has not changed",
     (answer, chance) => withVersion(`another-${chance.below(1_000_000)}`)(answer, chance)
   ]
 ]
