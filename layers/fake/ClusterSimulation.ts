@@ -175,7 +175,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const operatorWitness = new OperatorWitness({ control, clock, referee, history, context })
     operatorWitness.refresh()
     const api = operatorWitness.forOthers(server, "others")
-    const classes = drawClasses(chance)
+    const classes = drawClasses(chance, plan.oddClassesRate)
     const create = (path: string, body: unknown) => Effect.orDie(api.request({ method: "POST", path, body }))
     for (const it of classes.values()) yield* create(classPath(it.namespace), classObject(it, true))
 

@@ -132,7 +132,7 @@ const program = (
       registered: true,
       error: ""
     })
-    const classes = drawClasses(chance)
+    const classes = drawClasses(chance, plan.oddClassesRate)
     const context = yield* Effect.context<never>()
     const clock = new NodeClock(yield* Clock.Clock)
     const tokens = drawTokenSettings(chance, PROVIDERS)

@@ -10,9 +10,9 @@ export const PROVIDERS = ["vault", "azure"]
 export const NAMESPACES = ["x", "other"]
 const CLASS_NAMES = ["y", "x-y", "z"]
 
-const drawClass = (chance: Chance, namespace: string, name: string): SimulatedClass => {
-  const writesItself = chance.happens(0.15)
-  const isOdd = chance.happens(0.1)
+const drawClass = (chance: Chance, namespace: string, name: string, oddRate: number): SimulatedClass => {
+  const writesItself = chance.happens(oddRate)
+  const isOdd = chance.happens(oddRate)
   return {
     namespace,
     name,
@@ -20,9 +20,9 @@ const drawClass = (chance: Chance, namespace: string, name: string): SimulatedCl
     filesMax: chance.below(7),
     namesChange: chance.happens(0.5),
     flips: chance.happens(0.3),
-    shrinks: chance.happens(0.2),
+    shrinks: chance.happens(oddRate),
     isOdd,
-    versions: chance.happens(0.7) ? "generation" : chance.oneOf(["constant", "empty"]),
+    versions: chance.happens(2 * oddRate) ? chance.oneOf(["constant", "empty"]) : "generation",
     writesItself,
     // Nobody can read several files at one instant while another process writes them in place, and not every name of a
     // file is a key of a Secret.
@@ -32,12 +32,13 @@ const drawClass = (chance: Chance, namespace: string, name: string): SimulatedCl
   }
 }
 
-export const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
+/** @shape (chance, share of classes whose content has something unusual about it) -> classes by "namespace/name" */
+export const drawClasses = (chance: Chance, oddRate: number): ReadonlyMap<string, SimulatedClass> =>
   new Map(
     NAMESPACES.flatMap((namespace) =>
       CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
         sourceOf({ namespace, name }),
-        drawClass(chance, namespace, name)
+        drawClass(chance, namespace, name, oddRate)
       ])
     )
   )

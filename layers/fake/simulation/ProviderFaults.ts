@@ -28,6 +28,8 @@ export type ProviderRates = {
   readonly providerHangsRate: number
   /** It has fetched, and ends before it has answered; another process takes its place. */
   readonly providerBreaksRate: number
+  /** Of classes: names, versions or a provider such as few have, in each of several respects. */
+  readonly oddClassesRate: number
   /** What it has fetched is new again with each call. */
   readonly providerFlipsRate: number
   /** Nothing, where it has answered with files before. */
@@ -56,6 +58,7 @@ export const drawProviderRates = (chance: Chance): ProviderRates => ({
   providerSlowRate: chance.sometimes(0.1),
   providerHangsRate: chance.sometimes(0.02),
   providerBreaksRate: chance.sometimes(0.05),
+  oddClassesRate: chance.sometimes(0.3),
   providerFlipsRate: chance.sometimes(0.1),
   providerNoFilesRate: chance.sometimes(0.05),
   providerVersionLiesRate: chance.sometimes(0.3),
