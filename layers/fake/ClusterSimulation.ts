@@ -77,7 +77,7 @@ type ClusterPlan = FaultPlan & {
 }
 
 /** As the rates of a run are named; those of operators are told apart from those of nodes. */
-const OPERATOR_PREFIX = "operator "
+const OPERATOR_PREFIX = "operator."
 
 const drawClusterPlan = (chance: Chance): ClusterPlan => {
   const interval = (longest: number) => (chance.happens(0.3) ? 0 : chance.between(longest / 8, longest))

@@ -11,6 +11,7 @@ import {
   type MemoryEntry,
   type MemoryMount,
   type MemoryMountOptions,
+  type MemoryReadable,
   MemoryTree,
   type SystemCallFailed,
   systemCall
@@ -32,6 +33,10 @@ export class MemoryNode extends Context.Service<
     readonly reboot: Effect.Effect<void>
     /** All that is at and below a path, in the order of names, without contents. Plain data, for comparing. */
     readonly snapshot: (below?: string) => Effect.Effect<ReadonlyArray<MemoryEntry>, SystemCallFailed>
+    /** Whether anything is mounted at exactly this path, and how often. */
+    readonly mountsAt: (path: string) => Effect.Effect<number>
+    /** A directory as its readers see it, with contents. */
+    readonly readable: (path: string) => Effect.Effect<MemoryReadable, SystemCallFailed>
   }
 >()("secrets-store/fake/MemoryNode") {}
 
@@ -47,7 +52,9 @@ export const make: Effect.Effect<Context.Context<FileSystem.FileSystem | Mounter
     mounts: Effect.sync(() => tree.mounts()),
     breakMount: (path, errno) => systemCall(() => tree.break(path, errno)),
     reboot: Effect.sync(() => tree.reboot()),
-    snapshot: (below = "/") => systemCall(() => tree.snapshot(below))
+    snapshot: (below = "/") => systemCall(() => tree.snapshot(below)),
+    mountsAt: (path) => Effect.sync(() => tree.mountsAt(path)),
+    readable: (path) => systemCall(() => tree.readable(path))
   })
   return Context.make(FileSystem.FileSystem, makeFileSystem(tree)).pipe(
     Context.add(Mounter, makeMounter(tree)),

@@ -50,7 +50,14 @@ export const systemCall = <A>(perform: (nowMillis: number) => A): Effect.Effect<
     })
   )
 
-const failed = (errno: Errno) => new SystemCallFailed({ errno })
+/** One of each: most are answers that a caller expects, and nobody asks where they were made. */
+const FAILURES = new Map<Errno, SystemCallFailed>()
+
+const failed = (errno: Errno): SystemCallFailed => {
+  const made = FAILURES.get(errno) ?? new SystemCallFailed({ errno })
+  FAILURES.set(errno, made)
+  return made
+}
 
 interface Metadata {
   readonly ino: bigint
@@ -72,6 +79,10 @@ export interface Directory extends Metadata {
   /** None for the root of a volume. */
   parent: Directory | undefined
   name: string
+  /** What covers it, the newest of those; its root is seen instead. */
+  coveredBy: Mount | undefined
+  /** Whose root it is. */
+  rootOf: Mount | undefined
 }
 
 export interface RegularFile extends Metadata {
@@ -152,6 +163,15 @@ export interface MemoryEntry {
   readonly mount?: string
 }
 
+/** A directory as its readers see it. Contents are the tree's own, and may be secret. */
+export interface MemoryReadable {
+  readonly names: ReadonlyArray<string>
+  /** Names of links that lead nowhere. */
+  readonly dangling: ReadonlyArray<string>
+  /** By path below the directory. */
+  readonly files: ReadonlyMap<string, Uint8Array>
+}
+
 export interface Handle {
   readonly node: Directory | RegularFile
   readonly flag: FileSystem.OpenFlag
@@ -187,18 +207,39 @@ const isTooLong = (text: string, bytesMax: number) => text.length * 3 > bytesMax
 
 const isNamed = ({ name }: Place) => name !== "" && name !== "." && name !== ".."
 
+/** Its own two, and one of each directory in it. */
+const linksOf = ({ entries }: Directory): number => {
+  let links = 2
+  for (const { type } of entries.values()) if (type === "Directory") links += 1
+  return links
+}
+
 const namesIn = (path: string) => path.split("/").filter((name) => name !== "")
 
+/** What is left of a path before these names, the next one last. */
+const pushReversed = (rest: Array<string>, path: string) => {
+  const names = path.split("/")
+  for (let index = names.length - 1; index >= 0; index--) {
+    const name = names[index]
+    if (name !== undefined && name !== "") rest.push(name)
+  }
+}
+
+const ASCII = /^[\0-\x7f]*$/u
+
 /** Names in the order of their UTF-8 bytes, which is how Node lists a directory. */
-const sorted = (names: Iterable<string>) => [...names].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+const sorted = (names: Iterable<string>) => {
+  const all = [...names]
+  return all.every((name) => ASCII.test(name))
+    ? all.sort()
+    : all.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+}
 
 export class MemoryTree {
   #inodes = 1n
   #devices = 1n
-  /** By the directory that is covered, in the order of mounting. */
-  #mounts: ReadonlyMap<Directory, Mount> = new Map()
-  /** By the directory that is seen instead. */
-  #mountsByRoot: ReadonlyMap<Directory, Mount> = new Map()
+  /** In the order of mounting. */
+  #mounts: ReadonlyArray<Mount> = []
   readonly #root: Directory
 
   constructor() {
@@ -232,7 +273,9 @@ export class MemoryTree {
       type: "Directory",
       entries: new Map(),
       parent: undefined,
-      name: ""
+      name: "",
+      coveredBy: undefined,
+      rootOf: undefined
     }
   }
 
@@ -278,19 +321,23 @@ export class MemoryTree {
 
   // Paths
 
+  /** Directories know what covers them, so that a path is walked without looking anything up. */
   #setMounts(mounts: ReadonlyArray<Mount>) {
-    this.#mounts = new Map(mounts.map((mount) => [mount.covers, mount]))
-    this.#mountsByRoot = new Map(mounts.map((mount) => [mount.root, mount]))
-  }
-
-  #mountOn(directory: Directory) {
-    return this.#mounts.get(directory)
+    for (const { covers, root } of this.#mounts) {
+      covers.coveredBy = undefined
+      root.rootOf = undefined
+    }
+    this.#mounts = mounts
+    for (const mount of mounts) {
+      mount.covers.coveredBy = mount
+      mount.root.rootOf = mount
+    }
   }
 
   /** The directory that is seen where this one is: the root of what is mounted on top of it. */
   #enter(directory: Directory): Directory {
     let seen = directory
-    for (let mount = this.#mountOn(seen); mount !== undefined; mount = this.#mountOn(seen)) {
+    for (let mount = seen.coveredBy; mount !== undefined; mount = seen.coveredBy) {
       if (mount.broken !== undefined) throw failed(mount.broken)
       seen = mount.root
     }
@@ -299,8 +346,7 @@ export class MemoryTree {
 
   /** Below the roots of all mounts that are stacked here. */
   #leave(directory: Directory): Directory {
-    const mount = this.#mountsByRoot.get(directory)
-    return mount === undefined ? directory : this.#leave(mount.covers)
+    return directory.rootOf === undefined ? directory : this.#leave(directory.rootOf.covers)
   }
 
   #parentOf(directory: Directory): Directory {
@@ -314,19 +360,22 @@ export class MemoryTree {
     return `/${names.reverse().join("/")}`
   }
 
-  #walk(path: string, last: Last): Place {
+  /** A path that does not begin with "/" begins at `from`. */
+  #walk(path: string, last: Last, from?: Directory): Place {
     if (path === "") throw failed("ENOENT")
     if (path.includes("\u0000")) throw failed("EINVAL")
     if (isTooLong(path, PATH_BYTES_MAX)) throw failed("ENAMETOOLONG")
     let slash = path.endsWith("/")
     let links = 0
-    let parent = this.#enter(this.#root)
-    let place: Place = { parent, name: "", node: parent, slash }
-    const rest = namesIn(path).reverse()
+    let parent = from ?? this.#enter(this.#root)
+    /** The last name that led to `parent`. */
+    let arrived = ""
+    const rest: Array<string> = []
+    pushReversed(rest, path)
     for (let name = rest.pop(); name !== undefined; name = rest.pop()) {
       if (name === "." || name === "..") {
         if (name === "..") parent = this.#parentOf(parent)
-        place = { parent, name, node: parent, slash }
+        arrived = name
         continue
       }
       if (isTooLong(name, NAME_BYTES_MAX)) throw failed("ENAMETOOLONG")
@@ -339,7 +388,7 @@ export class MemoryTree {
       }
       if (node.type === "Directory") {
         const seen = this.#enter(node)
-        place = { parent, name, node: seen, slash }
+        if (isLast) return { parent, name, node: seen, slash }
         parent = seen
         continue
       }
@@ -349,14 +398,14 @@ export class MemoryTree {
         if (links > LINKS_MAX) throw failed("ELOOP")
         if (isLast && node.target.endsWith("/")) slash = true
         if (node.target.startsWith("/")) parent = this.#enter(this.#root)
-        place = { parent, name: "", node: parent, slash }
-        rest.push(...namesIn(node.target).reverse())
+        arrived = ""
+        pushReversed(rest, node.target)
         continue
       }
       if (!isLast || slash) throw failed("ENOTDIR")
       return { parent, name, node, slash }
     }
-    return place
+    return { parent, name: arrived, node: parent, slash }
   }
 
   #find(path: string, last: Last): Inode {
@@ -377,7 +426,7 @@ export class MemoryTree {
   }
 
   #isMountPoint(node: Inode | undefined) {
-    return node?.type === "Directory" && this.#mountOn(node) !== undefined
+    return node?.type === "Directory" && node.coveredBy !== undefined
   }
 
   // System calls on files
@@ -402,10 +451,7 @@ export class MemoryTree {
       dev: volume.dev,
       ino,
       mode: TYPE_BITS[type] | mode,
-      nlink:
-        node.type === "Directory"
-          ? 2 + [...node.entries.values()].filter((entry) => entry.type === "Directory").length
-          : names,
+      nlink: node.type === "Directory" ? linksOf(node) : names,
       uid,
       gid,
       size:
@@ -441,7 +487,12 @@ export class MemoryTree {
     const { name, node, parent } = this.#walk(path, "name")
     if (node !== undefined) throw failed("EEXIST")
     const metadata = this.#born(parent, (mode & 0o1777 & ~UMASK) | (parent.mode & SET_GROUP), nowMillis)
-    this.#insert(parent, name, { ...metadata, type: "Directory", entries: new Map(), parent, name }, nowMillis)
+    this.#insert(
+      parent,
+      name,
+      { ...metadata, type: "Directory", entries: new Map(), parent, name, coveredBy: undefined, rootOf: undefined },
+      nowMillis
+    )
   }
 
   readdir(path: string): ReadonlyArray<{ readonly name: string; readonly type: Inode["type"] }> {
@@ -615,7 +666,7 @@ export class MemoryTree {
   mount(path: string, options: MemoryMountOptions, nowMillis: number): void {
     const covers = this.#directory(path)
     const root = this.#format(options.sizeBytes, options.mode & 0o7777, options.gid ?? 0, nowMillis)
-    this.#setMounts([...this.#mounts.values(), { root, covers, options, broken: undefined }])
+    this.#setMounts([...this.#mounts, { root, covers, options, broken: undefined }])
   }
 
   /** The topmost mount at exactly this path. It need not be possible to enter it. */
@@ -624,8 +675,8 @@ export class MemoryTree {
     const node = name === "" ? this.#root : parent.entries.get(name)
     if (node === undefined) throw failed("ENOENT")
     if (node.type !== "Directory") throw failed("EINVAL")
-    let top = this.#mountOn(node)
-    for (let next = top; next !== undefined; next = this.#mountOn(next.root)) top = next
+    let top = node.coveredBy
+    for (let next = top; next !== undefined; next = next.root.coveredBy) top = next
     if (top === undefined) throw failed("EINVAL")
     return top
   }
@@ -641,14 +692,14 @@ export class MemoryTree {
     const mount = this.#mountAt(path)
     const inner = this.#within(mount)
     if (!detach && (inner.size > 1 || mount.root.volume.handles > 0)) throw failed("EBUSY")
-    this.#setMounts([...this.#mounts.values()].filter((each) => !inner.has(each)))
+    this.#setMounts(this.#mounts.filter((each) => !inner.has(each)))
   }
 
   /** A mount and all mounts in it. */
   #within(mount: Mount): ReadonlySet<Mount> {
     const found = new Set([mount])
     // In the order of mounting, so an outer mount is met before those in it.
-    for (const each of this.#mounts.values()) {
+    for (const each of this.#mounts) {
       if ([...found].some(({ root }) => root.volume === each.covers.volume)) found.add(each)
     }
     return found
@@ -661,7 +712,7 @@ export class MemoryTree {
 
   /** In the order of mounting. */
   mounts(): ReadonlyArray<MemoryMount> {
-    return [...this.#mounts.values()].map(({ broken, covers, options, root }) => ({
+    return this.#mounts.map(({ broken, covers, options, root }) => ({
       path: this.#pathOf(covers),
       sizeBytes: options.sizeBytes,
       usedBytes: root.volume.pages * PAGE_BYTES,
@@ -671,16 +722,59 @@ export class MemoryTree {
     }))
   }
 
+  /** How many mounts are stacked at exactly this path. */
+  mountsAt(path: string): number {
+    const place = this.#reachAbove(path)
+    const covered = place?.parent.entries.get(place.name)
+    let mounts = 0
+    let mount = covered?.type === "Directory" ? covered.coveredBy : undefined
+    for (; mount !== undefined; mount = mount.root.coveredBy) mounts += 1
+    return mounts
+  }
+
+  #reachAbove(path: string): { readonly parent: Directory; readonly name: string } | undefined {
+    try {
+      return this.#above(path)
+    } catch (cause) {
+      if (cause instanceof SystemCallFailed) return undefined
+      throw cause
+    }
+  }
+
   /** What a restart of the node does: no mount is left, and what they covered is visible again. */
   reboot(): void {
     this.#setMounts([])
+  }
+
+  /** What a reader of a directory finds, through links; names that begin with ".." are only listed. */
+  readable(path: string): MemoryReadable {
+    const directory = this.#directory(path)
+    const names = [...directory.entries.keys()]
+    const files = new Map<string, Uint8Array>()
+    const visit = (from: Directory, name: string, shown: string) => {
+      const node = this.#reach(from, name)
+      if (node?.type === "File") files.set(shown, node.data)
+      if (node?.type !== "Directory") return
+      for (const entry of sorted(node.entries.keys())) visit(node, entry, `${shown}/${entry}`)
+    }
+    for (const name of sorted(names)) if (!name.startsWith("..")) visit(directory, name, name)
+    return { names, dangling: names.filter((name) => this.#reach(directory, name) === undefined), files }
+  }
+
+  #reach(from: Directory, name: string): Inode | undefined {
+    try {
+      return this.#walk(name, "follow", from).node
+    } catch (cause) {
+      if (cause instanceof SystemCallFailed) return undefined
+      throw cause
+    }
   }
 
   /** All that is at and below a path, in the order of names. */
   snapshot(below: string): ReadonlyArray<MemoryEntry> {
     const found: Array<MemoryEntry> = []
     const visit = (path: string, covered: Inode) => {
-      const mount = covered.type === "Directory" ? this.#mountOn(covered) : undefined
+      const mount = covered.type === "Directory" ? covered.coveredBy : undefined
       const broken = mount?.broken
       const node = covered.type === "Directory" && broken === undefined ? this.#enter(covered) : covered
       found.push({

@@ -16,4 +16,7 @@ export const SCENARIOS: ReadonlyArray<Scenario> = [
   Canary.scenario
 ]
 
+/** Those in which every promise holds, which is what a campaign asks; the others have a planted mistake. */
+export const WORLDS: ReadonlyArray<Scenario> = SCENARIOS.filter((it) => it !== Canary.scenario)
+
 export const scenarioOf = (name: string): Scenario | undefined => SCENARIOS.find((it) => it.name === name)

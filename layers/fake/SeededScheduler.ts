@@ -47,6 +47,75 @@ export interface SimulationResult<A, E> {
   readonly virtualMillis: number
 }
 
+interface Sleeper {
+  readonly at: number
+  /** Undefined: it sleeps no more. */
+  wake: (() => void) | undefined
+}
+
+/** By time, in a heap; whoever is woken early stays in it as an empty place. */
+class Sleepers {
+  private readonly heap: Array<Sleeper> = []
+  private empty = 0
+
+  add(sleeper: Sleeper): void {
+    const { heap } = this
+    let index = heap.push(sleeper) - 1
+    while (index > 0) {
+      const above = (index - 1) >> 1
+      const parent = heap[above]
+      if (parent === undefined || parent.at <= sleeper.at) break
+      heap[index] = parent
+      index = above
+    }
+    heap[index] = sleeper
+  }
+
+  forget(sleeper: Sleeper): void {
+    if (sleeper.wake === undefined) return
+    sleeper.wake = undefined
+    this.empty += 1
+    // Most timeouts never come to pass, and an hour's would be kept for an hour.
+    if (this.empty > 1_000 && this.empty > this.heap.length / 2) this.compact()
+  }
+
+  private compact(): void {
+    const left = this.heap.filter(({ wake }) => wake !== undefined).sort((a, b) => a.at - b.at)
+    this.heap.splice(0, this.heap.length, ...left)
+    this.empty = 0
+  }
+
+  /** All that sleep until the earliest time at which anybody wakes; none when nobody sleeps. */
+  takeEarliest(): Array<Sleeper> {
+    const due: Array<Sleeper> = []
+    for (let top = this.heap[0]; top !== undefined; top = this.heap[0]) {
+      if (due[0] !== undefined && top.at > due[0].at) break
+      this.removeTop()
+      if (top.wake === undefined) this.empty -= 1
+      else due.push(top)
+    }
+    return due
+  }
+
+  private removeTop(): void {
+    const { heap } = this
+    const last = heap.pop()
+    if (last === undefined || heap.length === 0) return
+    let index = 0
+    for (;;) {
+      const left = 2 * index + 1
+      const [one, other] = [heap[left], heap[left + 1]]
+      if (one === undefined) break
+      const isRight = other !== undefined && other.at < one.at
+      const child = isRight ? other : one
+      if (child.at >= last.at) break
+      heap[index] = child
+      index = isRight ? left + 1 : left
+    }
+    heap[index] = last
+  }
+}
+
 /**
  * Runs a program to its end on virtual time.
  *
@@ -59,7 +128,7 @@ export const simulate = <A, E>(
 ): SimulationResult<A, E> => {
   const next = makeRandom(seed)
   const ready: Array<() => void> = []
-  let sleepers: Array<{ readonly at: number; readonly wake: () => void }> = []
+  const sleepers = new Sleepers()
   let now = startMillis
   let steps = 0
 
@@ -70,6 +139,9 @@ export const simulate = <A, E>(
     if (index < items.length && last !== undefined) items[index] = last
     return item
   }
+  /** Drawn once per pre-emption, instead of at each step; the chance is the same. */
+  const untilPreempted = () => Math.ceil(Math.log(1 - next()) / Math.log(1 - preemption))
+  let operations = untilPreempted()
   const nanos = () => BigInt(Math.round(now * 1e6))
   const clock: Clock.Clock = {
     currentTimeMillisUnsafe: () => now,
@@ -83,17 +155,20 @@ export const simulate = <A, E>(
       if (millis <= 0) return Effect.yieldNow
       return Effect.callback<void>((resume) => {
         if (!Number.isFinite(millis)) return
-        const sleeper = { at: now + millis, wake: () => resume(Effect.void) }
-        sleepers.push(sleeper)
-        return Effect.sync(() => {
-          sleepers = sleepers.filter((other) => other !== sleeper)
-        })
+        const sleeper: Sleeper = { at: now + millis, wake: () => resume(Effect.void) }
+        sleepers.add(sleeper)
+        return Effect.sync(() => sleepers.forget(sleeper))
       })
     }
   }
   const scheduler: Scheduler.Scheduler = {
     executionMode: "async",
-    shouldYield: (fiber) => fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield || next() < preemption,
+    shouldYield: (fiber) => {
+      operations -= 1
+      if (operations > 0) return fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield
+      operations = untilPreempted()
+      return true
+    },
     makeDispatcher: () => ({ scheduleTask: (task) => void ready.push(task), flush: () => {} })
   }
   const context = Context.make(Clock.Clock, clock).pipe(
@@ -116,10 +191,14 @@ export const simulate = <A, E>(
       task()
       continue
     }
-    if (sleepers.length === 0) throw stuck("deadlock")
-    now = sleepers.reduce((earliest, { at }) => Math.min(earliest, at), Number.POSITIVE_INFINITY)
-    const due = sleepers.filter(({ at }) => at <= now)
-    sleepers = sleepers.filter(({ at }) => at > now)
-    for (let sleeper = take(due); sleeper !== undefined; sleeper = take(due)) ready.push(sleeper.wake)
+    const due = sleepers.takeEarliest()
+    const [first] = due
+    if (first === undefined) throw stuck("deadlock")
+    now = first.at
+    for (let sleeper = take(due); sleeper !== undefined; sleeper = take(due)) {
+      const { wake } = sleeper
+      sleeper.wake = undefined
+      if (wake !== undefined) ready.push(wake)
+    }
   }
 }

@@ -99,10 +99,14 @@ describe("npm run simulate", () => {
   })
 
   it("the command that is named leads back to the same flags", () => {
-    const flags = flagsOf("--scenario", "canary", "--seed", "7", "--hours", "0.5", "--rates", "a=0.25,b=2000")
+    const flags = flagsOf("--scenario", "canary", "--seed", "7", "--hours", "0.5", "--rates", "a=0.25,other.b=2000")
     const again = flagsOf(...commandOf(flags).split(" ").slice(4))
     assert.deepStrictEqual(again, flags)
-    assert.deepStrictEqual(changeOf(again.rates)?.({ a: 1, b: 2, c: 3 }), { a: 0.25, b: 2000, c: 0 })
+    assert.deepStrictEqual(changeOf(again.rates)?.({ a: 1, "other.b": 2, c: 3 }), {
+      a: 0.25,
+      "other.b": 2000,
+      c: 0
+    })
     const quiet = flagsOf("--seed", "7", "--hours", "2", "--rates", "none")
     assert.strictEqual(commandOf(quiet), "npm run simulate -- --seed 7 --hours 2 --rates none")
     assert.deepStrictEqual(changeOf(quiet.rates)?.({ a: 1 }), { a: 0 })
@@ -123,7 +127,7 @@ describe("a run is the same run", () => {
       assert.isTrue(expected.startsWith(digestIn(stdout)!))
       assert.include(stdout, "every promise held")
       assert.include(stdout, "replay: npm run simulate -- --seed 31 --hours 0.1")
-      const flags = flagsOf("--campaign", "2", "--seed", "30", "--hours", String(HOURS))
+      const flags = flagsOf("--scenario", "node", "--campaign", "2", "--seed", "30", "--hours", String(HOURS))
       const { records } = await Effect.runPromise(campaign(flags, { progress: undefined }))
       assert.deepStrictEqual(
         records.map(({ outcome, seed }) => ({ outcome, seed })),
@@ -250,7 +254,7 @@ describe("what led to a violation", () => {
 describe("a campaign", () => {
   it("sums up what struck, what was reached and what met", () => {
     const record = (seed: number, faults: ReadonlyArray<string>, decisions: ReadonlyArray<string>) => ({
-      ...failedRecord(seed, ""),
+      ...failedRecord({ scenario: "node", seed }, ""),
       outcome: "held" as const,
       virtualMillis: 3_600_000,
       faults: faults.map((name) => [name, 2] as const),
@@ -274,15 +278,56 @@ describe("a campaign", () => {
       [2, 1],
       [1, 0]
     ])
-    const { lines, outcome } = summarize({ records, seconds: 2 }, flagsOf("--campaign", "3", "--seed", "5"))
+    const { lines, outcome } = summarize(
+      { records, seconds: 2 },
+      flagsOf("--campaign", "3", "--seed", "5", "--hours", "2")
+    )
     assert.strictEqual(outcome, "liveness")
     const text = lines.join("\n")
     assert.include(text, "fault x decision: 3 of 4 pairs met in a run (75.0 %)")
     assert.include(text, "  b x q")
     assert.include(text, "3 runs in 2.0 s: 90.0 seeds per minute, 3.00 virtual hours, 1.50 per second of real time")
     assert.include(text, "1 of 3 runs failed:")
-    assert.include(text, "  seed 7, liveness: L2 late: so late\n    npm run simulate -- --seed 7 --hours 2")
+    assert.include(text, "  node seed 7, liveness: L2 late: so late\n    npm run simulate -- --seed 7 --hours 2")
   })
+
+  it("counts a fault and a decision as a pair only where one scenario has both", () => {
+    const record = (scenario: string, seed: number, fault: string, decision: string) => ({
+      ...failedRecord({ scenario, seed }, ""),
+      faults: [[fault, 1] as const],
+      decisions: [[decision, 1] as const]
+    })
+    const { together } = coverageOf([
+      record("node", 1, "a", "p"),
+      record("node", 2, "b", "q"),
+      record("operator", 3, "c", "r")
+    ])
+    assert.deepStrictEqual(together, [
+      [1, 0, undefined],
+      [0, 1, undefined],
+      [undefined, undefined, 1]
+    ])
+  })
+
+  it("takes turns with the scenarios in which every promise holds, unless one is named", async () => {
+    const flags = flagsOf("--campaign", "3", "--seed", "1", "--hours", String(HOURS), "--rates", "none")
+    const { records } = await Effect.runPromise(campaign(flags, { progress: undefined }))
+    assert.deepStrictEqual(
+      records.map(({ outcome, scenario, seed }) => ({ outcome, scenario, seed })),
+      [
+        { outcome: "held", scenario: "node", seed: 1 },
+        { outcome: "held", scenario: "operator", seed: 2 },
+        { outcome: "held", scenario: "cluster", seed: 3 }
+      ]
+    )
+    const { lines } = summarize({ records, seconds: 1 }, flags)
+    assert.match(lines.join("\n"), /^operator +1 +0 +\d/mu)
+    assert.strictEqual(flagsOf("--campaign", "3").hours, 0.5)
+    assert.deepStrictEqual(
+      flagsOf("--scenario", "canary", "--campaign", "3").worlds.map(({ name }) => name),
+      ["canary"]
+    )
+  }, 120_000)
 
   it("that fails says with which seeds, and ends with the worst", { timeout: 120_000 }, () => {
     const { status, stdout } = simulateCommand(
@@ -297,14 +342,14 @@ describe("a campaign", () => {
     )
     assert.strictEqual(status, 1, stdout)
     assert.include(stdout, "1 of 1 runs failed:")
-    assert.include(stdout, `seed ${BROKEN.seed}, safety: S3 publishedNeverGoesBack`)
+    assert.include(stdout, `canary seed ${BROKEN.seed}, safety: S3 publishedNeverGoesBack`)
     assert.include(stdout, `    ${commandOf({ scenario: canary, rates: undefined, ...BROKEN })}`)
   })
 
   it("keeps the figures of a run by what they are", () => {
     const history = new History(() => 0)
     for (const figure of ["fault a", "call b", "decision c", "publish OK", "pods"]) history.count(figure)
-    const { decisions, faults, others } = recordOf({ ...emptyResult(1), history })
+    const { decisions, faults, others } = recordOf("node", { ...emptyResult(1), history }, 1)
     assert.deepStrictEqual(faults, [["a", 1]])
     assert.deepStrictEqual(decisions, [
       ["c", 1],

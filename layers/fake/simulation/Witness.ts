@@ -40,7 +40,19 @@ export interface World {
 
 const decoder = new TextDecoder()
 
-const podStatusOf = (object: JsonObject): Invariants.PodStatusView => {
+/** Of an object that is never changed in place, and is asked for again and again. */
+const remembered = <A>(make: (object: JsonObject) => A): ((object: JsonObject) => A) => {
+  const known = new WeakMap<JsonObject, A>()
+  return (object) => {
+    const found = known.get(object)
+    if (found !== undefined) return found
+    const made = make(object)
+    known.set(object, made)
+    return made
+  }
+}
+
+const podStatusOf = remembered((object): Invariants.PodStatusView => {
   const metadata = metadataOf(object)
   const status = objectAt(object, "status")
   return {
@@ -52,30 +64,17 @@ const podStatusOf = (object: JsonObject): Invariants.PodStatusView => {
     labels: Object.keys(objectAt(metadata, "labels")),
     mounted: status["mounted"] === true
   }
-}
+})
 
-/** Every file below a path, through links; what leads nowhere is left out. */
-const readBelow = (
-  files: FileSystem.FileSystem,
-  path: string,
-  name: string,
-  found: Map<string, string>
-): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    const { type } = yield* files.stat(path)
-    if (type === "File") found.set(name, yield* files.readFileString(path))
-    if (type !== "Directory") return
-    for (const entry of yield* files.readDirectoryEntries(path)) {
-      yield* readBelow(files, `${path}/${entry.name}`, `${name}/${entry.name}`, found)
-    }
-  }).pipe(Effect.ignore)
+/** The directory of one. */
+const GENERATION = /^\.\.\d/u
 
 const OTHERS = "others/"
 /** One of them, or all of a namespace; not those of the API group whose name begins so. */
 const OF_SECRETS = /\/secrets(?:\/|$)/u
 const SECRET_PATH = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u
 
-const secretOf = (object: JsonObject): Invariants.SecretOfOthers => {
+const secretOf = remembered((object): Invariants.SecretOfOthers => {
   const metadata = metadataOf(object)
   const [labels, annotations] = [objectAt(metadata, "labels"), objectAt(metadata, "annotations")]
   const theirs = [
@@ -88,7 +87,7 @@ const secretOf = (object: JsonObject): Invariants.SecretOfOthers => {
     theirs: theirs.filter((it) => it.includes(OTHERS)),
     text: JSON.stringify({ ...object, metadata: { ...metadata, managedFields: [], resourceVersion: "" } })
   }
-}
+})
 
 const nameOf = (object: JsonObject): string =>
   `${textAt(metadataOf(object), "namespace") ?? ""}/${textAt(metadataOf(object), "name") ?? ""}`
@@ -121,19 +120,17 @@ export class Witness {
   }
 
   look({ targetPath }: SimulatedVolume): Invariants.VolumeView {
-    const { files } = this.world
-    const mounts = this.mounts().filter((path) => path === targetPath).length
-    const found = new Map<string, string>()
-    const view = Effect.gen(function* () {
-      const names = (yield* files.readDirectoryEntries(targetPath)).map(({ name }) => name)
-      const dangling = names.includes("..data") && !(yield* files.exists(`${targetPath}/..data`))
-      for (const name of names.filter((it) => !it.startsWith(".."))) {
-        yield* readBelow(files, `${targetPath}/${name}`, name, found)
-      }
-      return { exists: true, dangling, generations: names.filter((it) => /^\.\.\d/u.test(it)).length }
-    })
-    const seen = this.atOnce(Effect.orElseSucceed(view, () => ({ exists: false, dangling: false, generations: 0 })))
-    return { ...seen, mounts, files: found }
+    const { node } = this.world
+    const mounts = this.atOnce(node.mountsAt(targetPath))
+    const found = this.atOnce(Effect.orElseSucceed(node.readable(targetPath), () => undefined))
+    if (found === undefined) return { exists: false, dangling: false, generations: 0, mounts, files: new Map() }
+    return {
+      exists: true,
+      dangling: found.dangling.includes("..data"),
+      generations: found.names.filter((name) => GENERATION.test(name)).length,
+      mounts,
+      files: new Map([...found.files].map(([name, data]) => [name, decoder.decode(data)]))
+    }
   }
 
   statuses(): ReadonlyArray<Invariants.PodStatusView> {
@@ -247,7 +244,7 @@ export class Witness {
   /** What is in a generation that is not the current one cannot be seen by anybody, and so changes nothing. */
   private isHidden(path: string, targetPath: string): boolean {
     const [top = ""] = path.slice(targetPath.length + 1).split("/")
-    if (!/^\.\.\d/u.test(top)) return false
+    if (!GENERATION.test(top)) return false
     const current = this.world.files.readLink(`${targetPath}/..data`)
     return this.atOnce(Effect.orElseSucceed(current, () => "")) !== top
   }
@@ -275,7 +272,7 @@ export class Witness {
     // A call that was given up may still be at work when the kubelet begins to take the volume away.
     const insideVolume = volume !== undefined && volume.state !== "Gone"
     referee.check(Invariants.writesStayInside, { path, mode, insideVolume })
-    const onTmpfs = targetPath !== undefined && this.mounts().includes(targetPath)
+    const onTmpfs = targetPath !== undefined && this.atOnce(this.world.node.mountsAt(targetPath)) > 0
     if (!onTmpfs) this.checkText(`${path}, which is on the node's disk`, decoder.decode(data))
   }
 

@@ -5,6 +5,7 @@
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { Clock, Effect, Option } from "effect"
+import { scenarioOf } from "../../../layers/fake/Scenarios.ts"
 import { type Outcome, worstOf } from "./ExitCodes.ts"
 import { commandOf, type Flags } from "./Flags.ts"
 import { failedRecord, type Order, type RunRecord } from "./RunRecord.ts"
@@ -35,7 +36,7 @@ class Thread {
 
   /** Never fails: whatever happens to the thread is what became of the run. */
   perform(order: Order): Effect.Effect<RunRecord> {
-    const lost = (why: string) => Effect.as(this.end, failedRecord(order.seed, why))
+    const lost = (why: string) => Effect.as(this.end, failedRecord(order, why))
     return Effect.callback<Effect.Effect<RunRecord>>((resume) => {
       const worker = this.worker ?? new Worker(new URL("./worker.ts", import.meta.url))
       this.worker = worker
@@ -67,7 +68,7 @@ class Thread {
  * @errors none: a thread that dies or hangs costs its run, not the campaign
  */
 export const campaign = Effect.fn("campaign")(function* (flags: Flags, { progress }: Pick<Terminal, "progress">) {
-  const { hours, rates, scenario, seed, twice } = flags
+  const { hours, rates, seed, twice, worlds } = flags
   const total = flags.campaign ?? 1
   const begunMillis = yield* Clock.currentTimeMillis
   const untilMillis = begunMillis + (flags.minutes ?? Number.POSITIVE_INFINITY) * MINUTE_MILLIS
@@ -86,6 +87,7 @@ export const campaign = Effect.fn("campaign")(function* (flags: Flags, { progres
   const work = (thread: Thread) =>
     Effect.gen(function* () {
       while (next < total && (yield* Clock.currentTimeMillis) < untilMillis) {
+        const scenario = worlds[next % worlds.length] ?? flags.scenario
         const order: Order = { scenario: scenario.name, seed: seed + next, hours, rates }
         next += 1
         const record = yield* thread.perform(order)
@@ -146,8 +148,11 @@ const totals = (
 export interface Coverage {
   readonly faults: ReadonlyArray<Total>
   readonly decisions: ReadonlyArray<Total>
-  /** In how many runs a fault struck and a decision was made: by fault, then by decision, in the order of these. */
-  readonly together: ReadonlyArray<ReadonlyArray<number>>
+  /**
+   * In how many runs a fault struck and a decision was made: by fault, then by decision, in the order of these. Undefined
+   * where no scenario has both.
+   */
+  readonly together: ReadonlyArray<ReadonlyArray<number | undefined>>
 }
 
 /** @shape (records) -> which faults were met by which decisions */
@@ -155,20 +160,41 @@ export const coverageOf = (records: ReadonlyArray<RunRecord>): Coverage => {
   const faults = totals(records, (record) => record.faults)
   const decisions = totals(records, (record) => record.decisions)
   const sets = records.map((record) => ({
+    scenario: record.scenario,
     faults: new Set(record.faults.map(([name]) => name)),
     decisions: new Set(record.decisions.map(([name]) => name))
+  }))
+  const worlds = Map.groupBy(sets, ({ scenario }) => scenario)
+  const inWorlds = [...worlds.values()].map((runs) => ({
+    faults: new Set(runs.flatMap((run) => [...run.faults])),
+    decisions: new Set(runs.flatMap((run) => [...run.decisions]))
   }))
   return {
     faults,
     decisions,
     together: faults.map((fault) => {
       const struck = sets.filter((run) => run.faults.has(fault.name))
-      return decisions.map((decision) => struck.filter((run) => run.decisions.has(decision.name)).length)
+      const within = inWorlds.filter((world) => world.faults.has(fault.name))
+      return decisions.map((decision) =>
+        within.some((world) => world.decisions.has(decision.name))
+          ? struck.filter((run) => run.decisions.has(decision.name)).length
+          : undefined
+      )
     })
   }
 }
 
 const right = (value: string | number, width: number) => String(value).padStart(width)
+
+/** How fast it is says what one core does, whatever the others do meanwhile. */
+const worldLine = (name: string, records: ReadonlyArray<RunRecord>): string => {
+  const runs = records.filter(({ scenario }) => scenario === name)
+  const failed = runs.filter(({ outcome }) => outcome !== "held").length
+  const virtualMillis = sum(runs, (record) => record.virtualMillis)
+  const seconds = sum(runs, (record) => record.seconds)
+  const speed = Math.round(virtualMillis / 1_000 / Math.max(seconds, 1e-3))
+  return `${name.padEnd(34)} ${right(runs.length, 8)} ${right(failed, 6)} ${right(hoursOf(virtualMillis), 15)} ${right(speed, 15)}`
+}
 
 const cut = (text: string, width: number) => (text.length <= width ? text : `${text.slice(0, width - 3)}...`)
 
@@ -181,19 +207,22 @@ export const summarize = (
   const { decisions, faults, together } = coverage
   const virtualMillis = sum(records, (record) => record.virtualMillis)
   const failing = records.filter(({ outcome }) => outcome !== "held")
-  const met = together.flat().filter((runs) => runs > 0).length
-  const pairs = faults.length * decisions.length
+  const possible = together.flat().filter((runs) => runs !== undefined)
+  const met = possible.filter((runs) => runs > 0).length
   const never = faults.flatMap((fault, row) =>
     decisions.flatMap((decision, column) =>
       together[row]?.[column] === 0 ? [{ fault, decision, chance: fault.runs * decision.runs }] : []
     )
   )
   const lines = [
-    `scenario ${flags.scenario.name}, seeds ${flags.seed} to ${flags.seed + records.length - 1}, ${flags.hours} hours of faults each`,
+    `seeds ${flags.seed} to ${flags.seed + records.length - 1}, ${flags.hours} hours of faults each`,
+    "",
+    `${"scenario".padEnd(34)} ${right("runs", 8)} ${right("failed", 6)} ${right("virtual hours", 15)} ${right("times as fast", 15)}`,
+    ...flags.worlds.map(({ name }) => worldLine(name, records)),
     "",
     `${"fault".padEnd(34)} ${right("struck", 8)} ${right("runs", 6)} ${right("decisions met", 15)}`,
     ...faults.map(({ count, name, runs }, row) => {
-      const reached = (together[row] ?? []).filter((times) => times > 0).length
+      const reached = (together[row] ?? []).filter((times) => times !== undefined && times > 0).length
       return `${cut(name, 34).padEnd(34)} ${right(count, 8)} ${right(runs, 6)} ${right(`${reached} of ${decisions.length}`, 15)}`
     }),
     "",
@@ -205,7 +234,7 @@ export const summarize = (
       ({ count, name, runs }) => `${cut(name, 64).padEnd(64)} ${right(count, 8)} ${right(runs, 6)}`
     ),
     "",
-    `fault x decision: ${met} of ${pairs} pairs met in a run (${((100 * met) / Math.max(1, pairs)).toFixed(1)} %)`,
+    `fault x decision: ${met} of ${possible.length} pairs met in a run (${((100 * met) / Math.max(1, possible.length)).toFixed(1)} %)`,
     ...(never.length === 0 ? [] : ["never met, most likely ones first:"]),
     ...never
       .sort((a, b) => b.chance - a.chance)
@@ -220,8 +249,8 @@ export const summarize = (
           ...failing
             .slice(0, FAILURES_SHOWN)
             .flatMap((record) => [
-              `  seed ${record.seed}, ${record.outcome}: ${cut(record.seen, 160)}`,
-              `    ${commandOf({ ...flags, seed: record.seed })}`
+              `  ${record.scenario} seed ${record.seed}, ${record.outcome}: ${cut(record.seen, 160)}`,
+              `    ${commandOf({ ...flags, scenario: scenarioOf(record.scenario) ?? flags.scenario, seed: record.seed })}`
             ]),
           ...(failing.length > FAILURES_SHOWN ? [`  and ${failing.length - FAILURES_SHOWN} more`] : [])
         ])

@@ -2,12 +2,14 @@
  * The words of the simulation's command line, and the words that lead back to a run.
  */
 import { parseArgs } from "node:util"
-import { DEFAULT_SCENARIO, SCENARIOS, scenarioOf } from "../../../layers/fake/Scenarios.ts"
+import { DEFAULT_SCENARIO, SCENARIOS, scenarioOf, WORLDS } from "../../../layers/fake/Scenarios.ts"
 import type { Rates, Scenario } from "../../../layers/fake/simulation/Scenario.ts"
 import { exitCodeLines } from "./ExitCodes.ts"
 
 export interface Flags {
   readonly scenario: Scenario
+  /** What a campaign takes turns with, seed by seed: all of them unless a scenario is named. */
+  readonly worlds: ReadonlyArray<Scenario>
   readonly seed: number
   readonly hours: number
   readonly runs: number
@@ -25,8 +27,8 @@ export interface Flags {
 
 const OPTIONS = {
   seed: { type: "string" },
-  scenario: { type: "string", default: DEFAULT_SCENARIO },
-  hours: { type: "string", default: "2" },
+  scenario: { type: "string" },
+  hours: { type: "string" },
   runs: { type: "string", default: "1" },
   rates: { type: "string" },
   campaign: { type: "string" },
@@ -45,6 +47,9 @@ const SEED_MAX = 2 ** 31 - 1
 const HOURS_MIN = 0.1
 const HOURS_MAX = 240
 const RUNS_MAX = 100_000
+const HOURS = "2"
+/** Many short runs meet more than few long ones: rates are drawn anew for each. */
+const CAMPAIGN_HOURS = "0.5"
 const MINUTES_MIN = 0.01
 const MINUTES_MAX = 10_000
 const JOBS_MAX = 256
@@ -57,8 +62,8 @@ export const usage = (): string => `usage: npm run simulate [-- flags]
 Runs the programs against a simulated world, with faults, and checks their promises. One number decides all of a run.
 
   --seed N         which run, or the first of several (default: drawn, and printed)
-  --scenario NAME  which world (default ${DEFAULT_SCENARIO}), see below
-  --hours H        virtual hours of faults, ${HOURS_MIN} to ${HOURS_MAX} (default 2)
+  --scenario NAME  which world (default ${DEFAULT_SCENARIO}, of a campaign all in turn), see below
+  --hours H        virtual hours of faults, ${HOURS_MIN} to ${HOURS_MAX} (default ${HOURS}, of a campaign ${CAMPAIGN_HOURS})
   --runs N         how many runs, of consecutive seeds, until one fails (default 1)
   --twice          also run it in another process, and compare the digests
   --rates LIST     just these faults, as name=number,name=number, or none (default: drawn)
@@ -99,7 +104,7 @@ const ratesOf = (text: string | undefined): Rates | undefined => {
   if (text === NO_RATES) return {}
   return Object.fromEntries(
     text.split(",").map((pair) => {
-      const [, name, value] = /^(\w+)=(\d+(?:\.\d+)?)$/u.exec(pair) ?? []
+      const [, name, value] = /^([\w.]+)=(\d+(?:\.\d+)?)$/u.exec(pair) ?? []
       if (name === undefined) {
         throw new Error(`invalid value ${JSON.stringify(text)} for --rates: give name=number,name=number, or none`)
       }
@@ -116,10 +121,13 @@ export const parse = (words: ReadonlyArray<string>, drawn: number): Flags | stri
       options: { ...OPTIONS, seed: { type: "string", default: String(drawn) } }
     })
     if (values.help) return undefined
+    const scenario = scenarioNamed(values.scenario ?? DEFAULT_SCENARIO)
+    const hours = values.hours ?? (values.campaign === undefined ? HOURS : CAMPAIGN_HOURS)
     const flags: Flags = {
-      scenario: scenarioNamed(values.scenario),
+      scenario,
+      worlds: values.scenario === undefined ? WORLDS : [scenario],
       seed: number("seed", values.seed, 0, SEED_MAX, true),
-      hours: number("hours", values.hours, HOURS_MIN, HOURS_MAX, false),
+      hours: number("hours", hours, HOURS_MIN, HOURS_MAX, false),
       runs: number("runs", values.runs, 1, RUNS_MAX, true),
       rates: ratesOf(values.rates),
       campaign: optional("campaign", values.campaign, 1, RUNS_MAX, true),

@@ -6,14 +6,17 @@ import { scenarioOf } from "../../../layers/fake/Scenarios.ts"
 import { changeOf } from "./Flags.ts"
 import { failedRecord, type Order, type RunRecord, recordOf } from "./RunRecord.ts"
 
-const perform = ({ hours, rates, scenario, seed }: Order): RunRecord => {
+const perform = (order: Order): RunRecord => {
+  const { hours, rates, scenario, seed } = order
+  const begun = process.hrtime.bigint()
   try {
     const change = changeOf(rates)
     const found = scenarioOf(scenario)
-    if (found === undefined) return failedRecord(seed, `there is no scenario ${scenario}`)
-    return recordOf(found.run({ seed, hours, ...(change === undefined ? {} : { rates: change }) }))
+    if (found === undefined) return failedRecord(order, `there is no scenario ${scenario}`)
+    const result = found.run({ seed, hours, ...(change === undefined ? {} : { rates: change }) })
+    return recordOf(scenario, result, Number(process.hrtime.bigint() - begun) / 1e9)
   } catch (cause) {
-    return failedRecord(seed, cause instanceof Error ? `${cause.message} ${String(cause.cause ?? "")}` : String(cause))
+    return failedRecord(order, cause instanceof Error ? `${cause.message} ${String(cause.cause ?? "")}` : String(cause))
   }
 }
 
