@@ -78,9 +78,9 @@ export const make = (options: BackendOptions): Backend => {
     const asked = classes.get(source)
     if (asked === undefined) return { objectVersions: [], errorCode: "NoSuchSource", files: [], sizeBytes: 0 }
     const { generation } = asked
-    if (isPartial(asked, generation)) faults.note("Providers.mount lacks files that it had")
-    if (hasOddNames(asked, generation)) faults.note("Providers.mount odd names and deep directories")
-    if (asked.versions !== "generation") faults.note(`Providers.mount ${asked.versions} version`)
+    if (isPartial(asked, generation)) history.count("fault Providers.mount fewer files")
+    if (hasOddNames(asked, generation)) history.count("fault Providers.mount odd names")
+    if (asked.versions !== "generation") history.count(`fault Providers.mount ${asked.versions} version`)
     const identity = {
       source,
       podUid: whose.podUid ?? textAt(attributes, "csi.storage.k8s.io/pod.uid") ?? "",
@@ -127,7 +127,7 @@ export const make = (options: BackendOptions): Backend => {
   ): MountResponse => {
     const changed = fault?._tag === "Answers" ? fault.change(answer) : answer
     if (classes.get(source)?.writesItself === true) {
-      faults.note("Providers.mount writes the files itself")
+      history.count("fault Providers.mount writes itself")
       write(targetPath, answer)
       return { ...changed, files: [] }
     }

@@ -57,9 +57,9 @@ const ODD_SETTINGS: ReadonlyArray<readonly [name: string, change: Partial<Driver
   ["no waiting for sockets", { providerWaitMillis: 0 }],
   ["rotation every second", { rotationPollIntervalMillis: 1_000 }],
   ["rotation once a year", { rotationPollIntervalMillis: 365 * 86_400_000 }],
-  ["health checks all the time", { providerHealthCheckIntervalMillis: 1_000 }],
-  ["rotation errors are returned", { returnRotationErrors: true }],
-  ["refreshes when a class changes", { refreshOnClassChange: true }],
+  ["constant health checks", { providerHealthCheckIntervalMillis: 1_000 }],
+  ["rotation errors returned", { returnRotationErrors: true }],
+  ["refresh on class change", { refreshOnClassChange: true }],
   ["no time to stop", { shutdownGraceMillis: 0 }]
 ]
 

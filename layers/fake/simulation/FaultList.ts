@@ -69,12 +69,10 @@ const DISK: ReadonlyArray<FaultEntry> = [
   without("23-26", "a crash between rename and cleanup", "kills come between any two port calls, and so there as well")
 ]
 
-/** An answer that has to be refused whole. */
 const refused = (name: string): FaultEntry =>
-  entry("27-32", `an answer with ${name}`, `Providers.mount bad answer: ${name}`)
-/** An answer that is as good as without that. */
+  entry("27-32", `an answer that must be refused whole: ${name}`, `bad answer: ${name}`)
 const allowed = (name: string): FaultEntry =>
-  entry("27-32", `an answer with ${name}`, `Providers.mount odd answer: ${name}`)
+  entry("27-32", `an answer as good as others: ${name}`, `odd answer: ${name}`)
 
 const PROVIDERS: ReadonlyArray<FaultEntry> = [
   entry("27-32", "no socket", "Providers.locate"),
@@ -87,11 +85,11 @@ const PROVIDERS: ReadonlyArray<FaultEntry> = [
   entry("27-32", "a gRPC error, UNAVAILABLE among others", "Providers.mount fails"),
   entry("27-32", "an error code without a gRPC error", "Providers.mount refused"),
   entry("27-32", "new content with each call", "Providers.mount flips"),
-  entry("27-32", "files are gone that were there", "Providers.mount lacks files that it had"),
-  entry("27-32", "odd names, deep directories", "Providers.mount odd names and deep directories"),
+  entry("27-32", "files are gone that were there", "Providers.mount fewer files"),
+  entry("27-32", "odd names, deep directories", "Providers.mount odd names"),
   entry("27-32", "new content of an old version", "Providers.mount constant version"),
   entry("27-32", "content without a version", "Providers.mount empty version"),
-  entry("27-32", "no files, from a provider that has written them", "Providers.mount writes the files itself"),
+  entry("27-32", "no files, from a provider that has written them", "Providers.mount writes itself"),
   entry("27-32", "no files, from one that has not", "Providers.mount no files"),
   entry("27-32", "Version lies, fails or hangs", "Providers.version lies"),
   ...BAD_ANSWERS.map(([name]) => refused(name)),
