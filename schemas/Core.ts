@@ -62,6 +62,10 @@ export const SecretVersion = Schema.Struct({
 })
 export type SecretVersion = typeof SecretVersion.Type
 
+/** A Secret without its content. */
+export const SyncedSecret = Schema.Struct({ metadata: CachedMeta })
+export type SyncedSecret = typeof SyncedSecret.Type
+
 export const ObjectReference = Schema.Struct({ apiVersion: text, kind: text, name: text, namespace: text, uid: text })
 export type ObjectReference = typeof ObjectReference.Type
 

@@ -29,6 +29,7 @@ import * as Refresher from "./volume/Refresher.ts"
 import * as RefreshTriggers from "./volume/RefreshTriggers.ts"
 import { SecretProviderClasses } from "./volume/SecretProviderClasses.ts"
 import { Settings } from "./volume/Settings.ts"
+import * as Unrecorded from "./volume/Unrecorded.ts"
 import { refreshDue } from "./volume/VolumeRefresh.ts"
 import { VolumeTable } from "./volume/VolumeTable.ts"
 
@@ -114,6 +115,8 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
       Refresher.run(({ targetPath }) => refreshDue(targetPath))
     )
     yield* FiberSet.run(loops, RefreshTriggers.run())
+  } else {
+    yield* FiberSet.run(loops, Effect.andThen(Unrecorded.recordAll(config), Effect.never))
   }
   const signal = yield* Effect.raceFirst(shutdown.requested, FiberSet.join(loops))
   health.setServing(false)

@@ -6,14 +6,15 @@
  * A run has four parts: faults, while what must always be true is checked at every step; calm, in which what must become
  * true is waited for; quiet, in which nothing is written; and the removal of the driver, which waits for all volumes.
  */
-import { Clock, Context, Effect } from "effect"
+import { Clock, Context, Effect, Scope } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator } from "./simulation/Administrator.ts"
+import { apiChaos, driverReach, operatorReach } from "./simulation/ApiChaos.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses, NAMESPACES } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
 import { diskTroubles } from "./simulation/DiskFaults.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
@@ -31,6 +32,7 @@ import { providerTroubles } from "./simulation/ProviderFaults.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { Rates, RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
+import { Strangers } from "./simulation/Strangers.ts"
 import { timeTroubles } from "./simulation/TimeFaults.ts"
 import type { TokenSettings } from "./simulation/Tokens.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
@@ -51,6 +53,8 @@ const NODES_MAX = 5
 const PODS_PER_NODE = 4
 const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
+/** Outages, drivers that die, and back-offs, one after the other. */
+const OWNED_WITHIN_MILLIS = 10 * MINUTE
 const ASKED_WITHIN_MILLIS = 10_000
 const RESTARTED_WITHIN_MILLIS = 10_000
 /** The Lease of an operator that died, its successor's turn to look, a rollout on every node, and its back-off. */
@@ -72,6 +76,10 @@ type ClusterPlan = FaultPlan & {
   readonly drainEveryMillis: number
   readonly scaleEveryMillis: number
   readonly deleteEveryMillis: number
+  /** A node is gone, without a word, and another one comes. */
+  readonly nodeLostEveryMillis: number
+  /** An autoscaler changes the number of pods again and again. */
+  readonly flapEveryMillis: number
   /** The administrator changes a setting, or whether there is a driver at all. */
   readonly administratorEveryMillis: number
 }
@@ -86,6 +94,8 @@ const drawClusterPlan = (chance: Chance): ClusterPlan => {
     drainEveryMillis: interval(60 * MINUTE),
     scaleEveryMillis: interval(20 * MINUTE),
     deleteEveryMillis: interval(20 * MINUTE),
+    nodeLostEveryMillis: interval(60 * MINUTE),
+    flapEveryMillis: interval(30 * MINUTE),
     administratorEveryMillis: interval(20 * MINUTE)
   }
 }
@@ -188,19 +198,31 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true, tokens: tokensOf(found) }
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
+    const spoilt = new Set<string>()
+    const strangers = new Strangers({
+      ...{ api, classes, volumes, spoilt, chance },
+      note: (site) => nodes[0]?.faults.note(site),
+      collectGarbage: Effect.suspend(() => collectGarbage)
+    })
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
-    const shared = { api: server, control, classes, volumes, podObjects, csiDriver, plant, chance, history, referee }
-    for (let index = 1; index <= nodeCount; index++) {
-      const name = `node-${index}`
-      nodes.push(yield* SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared))
+    const shared = {
+      ...{ api: server, control, classes, volumes, podObjects, spoilt, strangers, csiDriver, plant, chance, history },
+      referee
     }
+    let made = 0
+    const makeNode = Effect.suspend(() => {
+      made += 1
+      const name = `node-${made}`
+      return SimulatedNode.make({ name, plan, config: () => driverPods.config(name) }, shared)
+    })
+    for (let index = 1; index <= nodeCount; index++) nodes.push(yield* makeNode)
     const current = () => nodes.flatMap((node) => node.volumes())
     const [firstNode] = nodes
     if (firstNode === undefined) return yield* Effect.die(new Error("a cluster has a node"))
     /** Where it does not matter which one looks. */
     const witness = firstNode.witness
 
-    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, chance)
+    const workloads = drawWorkloads(classes, nodeCount * podsPerNode, nodeCount, chance)
     notes.workloads = workloads.length
     notes.pods = workloads.reduce((sum, { replicasMax }) => sum + replicasMax, 0)
     const pods = new Workloads({
@@ -209,7 +231,14 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       podObjects,
       volumes,
       chance,
-      history
+      history,
+      lostForGood: (lost, withinMillis) => {
+        referee.check(ClusterInvariants.lostNodeLeavesNothing, {
+          volumes: lost,
+          statuses: witness.statuses(),
+          withinMillis
+        })
+      }
     })
 
     const operatorFaults = new OperatorFaults(plans.operators, chance, history)
@@ -229,7 +258,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       api: network,
       witness: operatorWitness,
       faults: operatorFaults,
-      touch: (path) => administrator.touch(path),
+      neighbours: administrator,
       ...(operatorPlant === undefined ? {} : { plant: operatorPlant })
     })
     yield* administrator.prepare
@@ -266,13 +295,19 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
-    const collectGarbage = Effect.map(control.collectGarbage, (deleted) => {
+    let isChaos = true
+    const collectGarbage = Effect.gen(function* () {
+      const deleted = yield* control.collectGarbage
+      const now = yield* Clock.currentTimeMillis
+      // A new user's owner may come late, and the Secret is made anew then; it is late no longer than what it waits for.
+      const ownedWithinMillis = isChaos ? OWNED_WITHIN_MILLIS : SYNCED_WITHIN_MILLIS
       if (deleted.length > 0) operatorWitness.refresh()
       for (const name of deleted) {
         history.note(`garbage ${name}`, API_LANE)
         const [kind, secret = ""] = name.split(" ")
         if (kind !== "secrets") continue
-        referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users: witness.usersOf(secret) })
+        const users = witness.usersOf(secret).filter(({ publishedMillis }) => now - publishedMillis > ownedWithinMillis)
+        referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users })
       }
     })
 
@@ -294,28 +329,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           body: { metadata: { annotations: { [FORCE_REFRESH_KEY]: `wish ${wishes}` } } }
         })
       )
-    })
-
-    /** Of one node, or of all. */
-    const outage = Effect.gen(function* () {
-      const affected = chance.happens(0.5) ? nodes : [chance.oneOf(nodes)]
-      firstNode.faults.note("KubernetesApi outage")
-      history.note(`out of reach of ${affected.map(({ name }) => name).join(", ")}`, API_LANE)
-      for (const { faults } of affected) faults.apiIsDown = true
-      yield* control.dropWatches("error")
-      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            for (const { faults } of affected) faults.apiIsDown = false
-          })
-        )
-      )
-    })
-
-    const watchCut = Effect.gen(function* () {
-      firstNode.faults.note("KubernetesApi watch")
-      if (chance.happens(0.5)) yield* control.compact
-      yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
     })
 
     const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
@@ -348,6 +361,24 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           })
         )
       )
+    })
+
+    const scope = yield* Effect.scope
+    const addNode = Effect.gen(function* () {
+      const node = yield* makeNode
+      history.note(`${node.name} comes`, PEOPLE_LANE)
+      nodes.push(node)
+      yield* Effect.forkIn(Effect.forever(read(node)), scope)
+    }).pipe(Effect.provideService(Scope.Scope, scope))
+    const loseNode = Effect.gen(function* () {
+      if (nodes.length < 2) return
+      const node = chance.oneOf(nodes)
+      history.note(`${node.name} is lost`, PEOPLE_LANE)
+      nodes.splice(nodes.indexOf(node), 1)
+      pods.lose(node)
+      yield* node.lose
+      yield* driverPods.lose(node)
+      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(Effect.ensuring(addNode))
     })
 
     const stop = Effect.suspend(() => {
@@ -388,16 +419,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       operatorFaults.note(`release ${operatorLives.release.version}`)
       yield* operatorLives.stop()
     })
-    const operatorOutage = Effect.gen(function* () {
-      operatorFaults.note("KubernetesApi outage")
-      operatorFaults.apiIsDown = true
-      yield* Effect.ensuring(
-        Effect.sleep(chance.between(0, 5 * MINUTE)),
-        Effect.sync(() => {
-          operatorFaults.apiIsDown = false
-        })
-      )
-    })
     const operatorChaos = [
       operatorFaults.every(
         "stopEveryMillis",
@@ -408,7 +429,13 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         Effect.suspend(() => operatorLives.pause(chance.oneOf(operators), chance.between(0, 6 * MINUTE)))
       ),
       operatorFaults.every("upgradeEveryMillis", upgrade),
-      operatorFaults.every("apiOutageEveryMillis", operatorOutage),
+      ...apiChaos({
+        ...{ control, chance, history },
+        rates: { ...plans.operators, definitionEveryMillis: 0 },
+        reach: operatorReach([]),
+        clients: [operatorFaults],
+        note: (site) => operatorFaults.note(site)
+      }),
       operatorFaults.every("discoveryEveryMillis", administrator.loseDiscovery),
       operatorFaults.every("deniedEveryMillis", administrator.deny),
       every(chance, plan.administratorEveryMillis, administrate)
@@ -424,12 +451,26 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           perNode(plan.rebootEveryMillis),
           Effect.suspend(() => chance.oneOf(nodes).reboot)
         ),
+        every(
+          chance,
+          perNode(plan.kubeletRestartEveryMillis),
+          Effect.suspend(() => chance.oneOf(nodes).kubelet.restart)
+        ),
         ...providerTroubles({ nodes, rates: plan, classes, chance, history }),
         ...diskTroubles({ nodes, rates: plan, chance, context }),
         ...timeTroubles({ nodes, rates: plan, chance, history }),
         every(chance, perNode(5 * MINUTE), ask),
-        every(chance, plan.apiOutageEveryMillis, outage),
-        every(chance, plan.watchCutEveryMillis, watchCut),
+        ...apiChaos({
+          ...{ control, chance, history },
+          rates: plan,
+          reach: driverReach(NAMESPACES),
+          clients: nodes.map(({ faults }) => faults),
+          note: (site) => firstNode.faults.note(site),
+          empty: strangers.empty
+        }),
+        every(chance, plan.classRemadeEveryMillis, strangers.remakeClass),
+        every(chance, plan.secretTouchedEveryMillis, strangers.editSecret),
+        every(chance, plan.statusTouchedEveryMillis, strangers.editStatus),
         every(chance, plan.classBrokenEveryMillis, classBroken),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate),
@@ -438,6 +479,15 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           chance,
           perNode(plan.scaleEveryMillis),
           Effect.sync(() => pods.scale(chance.oneOf(workloads)))
+        ),
+        every(chance, plan.nodeLostEveryMillis, loseNode),
+        every(
+          chance,
+          plan.flapEveryMillis,
+          Effect.suspend(() => {
+            firstNode.faults.note("replicas flap")
+            return pods.flap(chance.oneOf(workloads))
+          })
         ),
         every(
           chance,
@@ -464,6 +514,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     yield* Effect.timeoutOption(chaos, hours * HOUR)
 
     history.note("faults end")
+    isChaos = false
     for (const { faults, kubelet, lives } of nodes) {
       faults.active = false
       lives.spare()
@@ -471,6 +522,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     }
     pods.calm(workloads)
     yield* control.setLatencyMillis(0)
+    for (const it of classes.values()) yield* strangers.restore(it)
     operatorFaults.end()
     operatorLives.spare()
     yield* administrator.serve(administrator.isOpenShift)

@@ -380,6 +380,15 @@ export const RESOURCES: ReadonlyArray<ResourceType> = [
     })
   ),
   {
+    group: "batch",
+    versions: ["v1"],
+    plural: "jobs",
+    kind: "Job",
+    namespaced: true,
+    counted: true,
+    statusApart: true
+  },
+  {
     group: "coordination.k8s.io",
     versions: ["v1"],
     plural: "leases",

@@ -16,6 +16,7 @@ import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { MemoryNode, make as makeNode } from "./MemoryNode.ts"
 import * as MemoryPluginRegistry from "./MemoryPluginRegistry.ts"
 import * as MemoryProviders from "./MemoryProviders.ts"
+import { apiChaos, driverReach } from "./simulation/ApiChaos.ts"
 import * as Backend from "./simulation/Backend.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
 import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
@@ -24,11 +25,13 @@ import { configOf, drawOddSettings, ROTATION_MILLIS } from "./simulation/DriverS
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
-import { BACKOFF_MILLIS_MAX, Kubelet, type PodTemplate, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
+import { BACKOFF_MILLIS_MAX, Kubelet, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
+import { PodSeries, type PodTemplate } from "./simulation/PodSeries.ts"
 import { providerTroubles } from "./simulation/ProviderFaults.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
+import { Strangers } from "./simulation/Strangers.ts"
 import { NodeClock, timeTroubles } from "./simulation/TimeFaults.ts"
 import { drawTokenSettings } from "./simulation/Tokens.ts"
 import {
@@ -59,10 +62,13 @@ const NEWEST_WITHIN_MILLIS = ROTATION_MILLIS + REPUBLISH_MILLIS_MAX + MINUTE / 2
 const RENEWED_WITHIN_MILLIS = REPUBLISH_MILLIS_MAX + MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
 const ASKED_WITHIN_MILLIS = 10_000
+/** A moment to be sure, another one while somebody works on the volume, and the request. */
+const RECORDED_WITHIN_MILLIS = 15_000
+const STATUSES_EDITED = 4
 const QUIET_MILLIS = 10 * MINUTE
 const UNPUBLISHED_WITHIN_MILLIS = 2 * MINUTE
-/** A minute; before that, a reconcile that failed while the API server was away comes back after its longest back-off. */
-const GONE_WITHIN_MILLIS = 7 * MINUTE
+/** A reconcile that failed while the API server was away comes back soon after it, and two looks lie between. */
+const GONE_WITHIN_MILLIS = MINUTE
 const READER_MILLIS_MAX = 10_000
 const IMPATIENT_MILLIS_MAX = 4_000
 /** Within the second that a replaced generation is kept for its readers. */
@@ -148,20 +154,14 @@ const program = (
     }
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
-    const witness = new Witness({ files, node, control, volumes, classes, referee, history }, context)
+    const spoilt = new Set<string>()
+    const witness = new Witness({ files, node, control, volumes, classes, spoilt, referee, history }, context)
 
-    /** Somebody else who labels an object. */
-    const touch = (path: string) =>
-      Effect.ignore(
-        Effect.suspend(() =>
-          api.request({
-            method: "PATCH",
-            path,
-            contentType: "application/merge-patch+json",
-            body: { metadata: { labels: { [`others/label-${chance.below(3)}`]: `${chance.below(1_000)}` } } }
-          })
-        )
-      )
+    const strangers = new Strangers({
+      ...{ api, classes, volumes, spoilt, chance },
+      note: (site) => faults.note(site),
+      collectGarbage: Effect.suspend(() => collectGarbage)
+    })
 
     let isOdd = false
     const lives = yield* Lives.make({
@@ -175,7 +175,8 @@ const program = (
       world: {
         mounter: faults.disk.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
         fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
-        kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
+        kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
+        legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providersContext, Providers),
         registry: Context.get(registryContext, PluginRegistry)
       },
@@ -200,6 +201,7 @@ const program = (
       history,
       referee
     })
+    const podObjects = new Set<string>()
     const kubelet = new Kubelet({
       nodeName: NODE_NAME,
       lives,
@@ -211,7 +213,12 @@ const program = (
       chance,
       history,
       referee,
-      csiDriver: () => ({ requiresRepublish: true, tokens })
+      csiDriver: () => ({ requiresRepublish: true, tokens }),
+      podObjects
+    })
+    const pods = new PodSeries({
+      ...{ api, chance, faults, history, kubelet, podObjects, volumes },
+      nodeName: NODE_NAME
     })
     const current = () => [...volumes.values()]
 
@@ -263,7 +270,8 @@ const program = (
       // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
       const [life, stopped] = [lives.number(), stops]
       const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
-      if (link._tag === "None" || !lives.isAlive()) return
+      // Upstream's release takes them away at once.
+      if (link._tag === "None" || !lives.isAlive() || lives.isLegacy()) return
       const afterMillis = chance.between(0, SLOW_READER_MILLIS_MAX)
       yield* Effect.sleep(afterMillis)
       const path = `${volume.targetPath}/${link.value}/${ALWAYS}`
@@ -302,6 +310,7 @@ const program = (
       }
       yield* node.reboot
       history.note("has rebooted", Lives.laneOf(NODE_NAME))
+      yield* kubelet.restart
     })
 
     let wishes = 0
@@ -334,28 +343,6 @@ const program = (
       }
     })
 
-    const outage = Effect.gen(function* () {
-      faults.note("KubernetesApi outage")
-      faults.apiIsDown = true
-      history.state(API_LANE, "out of reach")
-      yield* control.dropWatches("error")
-      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            faults.apiIsDown = false
-            history.state(API_LANE, "")
-          })
-        )
-      )
-    })
-
-    const watchCut = Effect.gen(function* () {
-      faults.note("KubernetesApi watch")
-      history.note("watches are cut", API_LANE)
-      if (chance.happens(0.5)) yield* control.compact
-      yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
-    })
-
     const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
       Effect.ignore(
         api.request({
@@ -374,24 +361,6 @@ const program = (
     })
 
     const latency = Effect.suspend(() => control.setLatencyMillis(chance.between(0, plan.apiLatencyMillisMax)))
-
-    const touchSecret = Effect.suspend(() => {
-      const synced = [...classes.values()].filter(({ isSynced }) => isSynced)
-      if (synced.length === 0) return Effect.void
-      const it = chance.oneOf(synced)
-      const path = `/api/v1/namespaces/${it.namespace}/secrets`
-      const name = secretNameOf(it)
-      faults.note("Secret")
-      const note = { [`others/note-${chance.below(3)}`]: "kept" }
-      return Effect.ignore(
-        api.request({
-          method: "PATCH",
-          path: `${path}/${name}`,
-          contentType: "application/merge-patch+json",
-          body: { metadata: { labels: note, annotations: note } }
-        })
-      )
-    })
 
     /** Somebody was first, with a Secret of that name, and takes it away after a while. */
     const foreignSecret = (it: SimulatedClass) => {
@@ -428,14 +397,23 @@ const program = (
       [
         every(chance, plan.stopEveryMillis, stop),
         every(chance, plan.rebootEveryMillis, reboot),
+        every(chance, plan.kubeletRestartEveryMillis, kubelet.restart),
         ...providerTroubles({ nodes: [site], rates: plan, classes, chance, history }),
         ...diskTroubles({ nodes: [site], rates: plan, chance, context }),
         ...timeTroubles({ nodes: [site], rates: plan, chance, history }),
         every(chance, 5 * MINUTE, ask),
-        every(chance, plan.apiOutageEveryMillis, outage),
-        every(chance, plan.watchCutEveryMillis, watchCut),
+        ...apiChaos({
+          ...{ control, chance, history },
+          rates: plan,
+          reach: driverReach(NAMESPACES),
+          clients: [faults],
+          note: (site) => faults.note(site),
+          empty: strangers.empty
+        }),
         every(chance, plan.classBrokenEveryMillis, classBroken),
-        every(chance, plan.secretTouchedEveryMillis, touchSecret),
+        every(chance, plan.classRemadeEveryMillis, strangers.remakeClass),
+        every(chance, plan.secretTouchedEveryMillis, strangers.editSecret),
+        every(chance, plan.statusTouchedEveryMillis, strangers.editStatus),
         Effect.forEach(classes.values(), foreignSecret, { concurrency: "unbounded", discard: true }),
         every(chance, plan.apiLatencyMillisMax > 0 ? MINUTE : 0, latency),
         every(chance, (chance.between(1, 15) * MINUTE) / classes.size, rotate)
@@ -455,7 +433,7 @@ const program = (
     yield* Effect.forkScoped(Effect.forever(read))
     yield* Effect.forkScoped(Effect.forever(readSlowly))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(GARBAGE_MILLIS), collectGarbage)))
-    for (const template of templates) yield* Effect.forkScoped(kubelet.runPods(template))
+    for (const template of templates) yield* Effect.forkScoped(pods.runPods(template))
 
     history.note("faults begin")
     yield* Effect.timeoutOption(chaos, hours * HOUR)
@@ -465,8 +443,10 @@ const program = (
     lives.spare()
     // What is promised in calm is promised for usual settings.
     if (isOdd) yield* lives.kill
-    kubelet.calm()
+    pods.calm()
     yield* control.setLatencyMillis(0)
+    // What was to put it right may not have reached the API server.
+    for (const it of classes.values()) yield* strangers.restore(it)
     const unpublished = yield* whoIsNot("Published", PUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublished, withinMillis: PUBLISHED_WITHIN_MILLIS })
     for (const volume of current()) {
@@ -480,7 +460,7 @@ const program = (
 
     history.note("every pod is made anew")
     isSettled = true
-    kubelet.renew()
+    pods.renew()
     const unpublishedAgain = yield* whoIsNot("Published", RENEWED_WITHIN_MILLIS)
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedAgain, withinMillis: RENEWED_WITHIN_MILLIS })
     for (const volume of current()) kubelet.checkPodStatus(volume, true)
@@ -509,23 +489,37 @@ const program = (
         referee.check(Invariants.newestGenerationArrives, { volume, view, withinMillis: NEWEST_WITHIN_MILLIS })
       }
       yield* Effect.sleep(SYNCED_WITHIN_MILLIS)
-      for (const it of classes.values()) {
-        const isWanted = current().some(
-          (volume) => volume.class === it && !volume.isPinned && kubelet.hasPodObject(volume)
-        )
-        if (it.isSynced && isWanted) {
+      const wanted = [...classes.values()].filter(
+        (it) =>
+          it.isSynced &&
+          current().some((volume) => volume.class === it && !volume.isPinned && kubelet.hasPodObject(volume))
+      )
+      const checkSecrets = () => {
+        for (const it of wanted) {
           referee.check(Invariants.secretFollows, {
             class: it,
             secrets: witness.secrets(),
             withinMillis: SYNCED_WITHIN_MILLIS
           })
+          witness.checkRestored(it)
+          const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
+          witness.checkOwners(it, users, (volume) => pods.ownerUidOf(volume))
         }
       }
+      checkSecrets()
+      history.note("Secrets are edited")
+      for (const it of wanted) yield* Effect.andThen(strangers.spoil(it), strangers.disown(it))
+      yield* Effect.sleep(SYNCED_WITHIN_MILLIS)
+      checkSecrets()
+      history.note("pod statuses are edited")
+      for (let index = 0; index < STATUSES_EDITED; index++) yield* strangers.editStatusOnce
+      yield* Effect.sleep(RECORDED_WITHIN_MILLIS)
+      for (const volume of current()) kubelet.checkPodStatus(volume, true)
 
       renewAll()
       history.note("new generations, which are asked for")
-      const pods = new Map(current().map(({ pod }) => [pod.uid, pod]))
-      for (const pod of pods.values()) yield* kubelet.askForRefresh(pod, "at the end")
+      const named = new Map(current().map(({ pod }) => [pod.uid, pod]))
+      for (const pod of named.values()) yield* kubelet.askForRefresh(pod, "at the end")
       yield* Effect.sleep(ASKED_WITHIN_MILLIS)
       for (const volume of current().filter((it) => kubelet.hasPodObject(it))) {
         const view = witness.look(volume)
@@ -535,7 +529,7 @@ const program = (
 
     for (const it of classes.values()) {
       const users = current().filter((volume) => volume.class === it && kubelet.hasPodObject(volume))
-      if (it.isSynced) witness.checkOwners(it, users, (volume) => kubelet.ownerUidOf(volume))
+      if (it.isSynced) witness.checkOwners(it, users, (volume) => pods.ownerUidOf(volume))
     }
 
     history.note("quiet, with two more kills")
@@ -575,9 +569,6 @@ const program = (
       }
     }
 
-    // A Secret whose last user went while no driver was there to see it is looked after when it has a user again, and goes
-    // with its owners: a known limit, which is no leak of every pod's.
-    const usedAtLast = new Set(current().map((volume) => `${volume.pod.namespace}/${secretNameOf(volume.class)}`))
     history.note("the end, without API server and providers")
     faults.apiIsDown = true
     history.state(API_LANE, "out of reach")
@@ -586,7 +577,7 @@ const program = (
       yield* installed.remove(provider)
     }
     yield* control.dropWatches("error")
-    kubelet.end()
+    pods.end()
     const left = yield* whoIsNot("Gone", UNPUBLISHED_WITHIN_MILLIS)
     referee.check(Invariants.unpublishNeedsNobody, { left, withinMillis: UNPUBLISHED_WITHIN_MILLIS })
     faults.apiIsDown = false
@@ -596,7 +587,7 @@ const program = (
       mounts: witness.mounts(),
       entries: witness.entries(),
       statuses: witness.statuses(),
-      secrets: witness.secrets().filter(({ name }) => usedAtLast.has(name))
+      secrets: witness.secrets()
     })
     const table = lives.table()
     if (table !== undefined) {

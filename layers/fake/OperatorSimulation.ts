@@ -12,10 +12,11 @@ import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator, pathOf } from "./simulation/Administrator.ts"
+import { apiChaos, operatorReach } from "./simulation/ApiChaos.ts"
 import { type Chance, make as makeChance } from "./simulation/Chance.ts"
 import { History } from "./simulation/History.ts"
 import * as Old from "./simulation/OldOperator.ts"
-import { OperatorControlPlane } from "./simulation/OperatorControlPlane.ts"
+import { CONSUMER_NAMESPACES, OperatorControlPlane } from "./simulation/OperatorControlPlane.ts"
 import { drawRates, NO_RATES, OperatorFaults, type OperatorRates } from "./simulation/OperatorFaults.ts"
 import * as Invariants from "./simulation/OperatorInvariants.ts"
 import * as OperatorLives from "./simulation/OperatorLives.ts"
@@ -30,6 +31,8 @@ const LOOK_MILLIS = 5_000
 const REST_WITHIN_MILLIS = 20 * MINUTE
 const RESTFUL_MILLIS = 20_000
 const RESYNC_MILLIS = 65_000
+/** From a look to the last write that comes of it. */
+const ACTED_MILLIS = 4_000
 const QUIET_MILLIS = 10 * MINUTE
 /** Until a successor of a process that was killed leads, on a cluster of one node. */
 const TURN_MILLIS = 8 * MINUTE
@@ -116,7 +119,10 @@ const restlessness = (
 ): string | undefined => {
   const { version } = lives.release
   // What changes without a watch is seen by the next look.
-  if (lives.lookedMillis(witness.holder) < sinceMillis + RESYNC_MILLIS) return "nobody leads, or has looked since then"
+  const lookedMillis = lives.lookedMillis(witness.holder)
+  if (lookedMillis < sinceMillis + RESYNC_MILLIS) return "nobody leads, or has looked since then"
+  // Until then the status is that of whoever led before, and may have been cut off in the middle.
+  if (now - lookedMillis < ACTED_MILLIS) return "what was seen just now is not acted on yet"
   const conditions = witness.conditions()
   const wanted = { Available: "True AsExpected", Progressing: "False AsExpected", Degraded: "False AsExpected" }
   for (const [type, value] of Object.entries(wanted)) {
@@ -184,7 +190,7 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     history,
     referee,
     ...(plant === undefined ? {} : { plant }),
-    touch: (path) => administrator.touch(path)
+    neighbours: administrator
   })
   return { api: others("others"), control, faults, witness, controlPlane, administrator, lives }
 })
@@ -288,29 +294,17 @@ const program = (options: OperatorSimulationOptions, { history, referee, setCloc
       faults.note("SIGSTOP")
       return lives.pause(chance.oneOf(names), chance.between(0, 6 * MINUTE))
     })
-    const outage = Effect.gen(function* () {
-      faults.note("KubernetesApi outage")
-      faults.apiIsDown = true
-      yield* control.dropWatches("error")
-      yield* Effect.ensuring(
-        Effect.sleep(chance.between(0, 5 * MINUTE)),
-        Effect.sync(() => {
-          faults.apiIsDown = false
-        })
-      )
-    })
-    const watchCut = Effect.gen(function* () {
-      faults.note("KubernetesApi watch")
-      if (chance.happens(0.5)) yield* control.compact
-      yield* control.dropWatches(chance.happens(0.5) ? "close" : "error")
-    })
     const chaos = Effect.all(
       [
         faults.every("stopEveryMillis", stop),
         faults.every("pauseEveryMillis", pause),
         faults.every("upgradeEveryMillis", upgrade),
-        faults.every("apiOutageEveryMillis", outage),
-        faults.every("watchCutEveryMillis", watchCut),
+        ...apiChaos({
+          ...{ control, chance, history, rates },
+          reach: operatorReach(CONSUMER_NAMESPACES),
+          clients: [faults],
+          note: (site) => faults.note(site)
+        }),
         faults.every("discoveryEveryMillis", administrator.loseDiscovery),
         faults.every("deniedEveryMillis", administrator.deny),
         faults.every("nodeEveryMillis", controlPlane.nodeComesOrGoes),

@@ -163,9 +163,11 @@ export const simulate = <A, E>(
   }
   const scheduler: Scheduler.Scheduler = {
     executionMode: "async",
+    // Not before its first operation: that of a fiber which is interrupted before it has begun is its end, and the task
+    // that begins it would take its place.
     shouldYield: (fiber) => {
       operations -= 1
-      if (operations > 0) return fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield
+      if (operations > 0 || fiber.currentOpCount <= 1) return fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield
       operations = untilPreempted()
       return true
     },

@@ -17,6 +17,11 @@ export interface QueuedKey {
   readonly wishMillis: number
   /** Reconciles in a row that failed. */
   readonly failures: number
+  /**
+   * By how many of them the next wait is longer: those that were waited for. A reconcile that news brings on before its
+   * time says little about how long to wait, or much news while nothing works would put off the one that succeeds.
+   */
+  readonly waits: number
 }
 
 /** How a reconcile ended. */
@@ -33,7 +38,8 @@ export const UNKNOWN: QueuedKey = {
   stage: "Resting",
   returnMillis: Number.POSITIVE_INFINITY,
   wishMillis: Number.POSITIVE_INFINITY,
-  failures: 0
+  failures: 0,
+  waits: 0
 }
 
 /** @shape (key) -> whether it need not be remembered */
@@ -92,36 +98,43 @@ const addedAfter: Decisions["addedAfter"] = (key, millis, nowMillis) => {
   return millis > 0 ? { ...present, wishMillis: Math.min(present.wishMillis, nowMillis + millis) } : added(present)
 }
 
-/** A worker begins with it. */
-const taken: Decisions["taken"] = (key, nowMillis) => ({
-  ...key,
-  stage: "Working",
-  returnMillis: UNKNOWN.returnMillis,
-  wishMillis: key.wishMillis <= nowMillis ? UNKNOWN.wishMillis : key.wishMillis
-})
+/** A worker begins with it. Before its time, it takes the place of the try that would have come then. */
+const taken: Decisions["taken"] = (key, nowMillis) => {
+  const isEarly = Number.isFinite(key.returnMillis) && key.returnMillis > nowMillis
+  return {
+    ...key,
+    stage: "Working",
+    returnMillis: UNKNOWN.returnMillis,
+    wishMillis: key.wishMillis <= nowMillis ? UNKNOWN.wishMillis : key.wishMillis,
+    waits: isEarly ? Math.max(key.waits - 1, 0) : key.waits
+  }
+}
 
 /**
- * @shape (backoff, failures in a row from 1, random in [0, 1)) -> how long to wait before the next try
+ * @shape (backoff, waits in a row from 1, random in [0, 1)) -> how long to wait before the next try
  * @units whole milliseconds
  */
 export const backoffMillis = (
   { factor, firstMillis, jitterShare, maxMillis }: Backoff,
-  failures: number,
+  waits: number,
   random: number
 ): number =>
-  Math.round(Math.min(firstMillis * factor ** (failures - 1), maxMillis) * (1 - jitterShare + 2 * jitterShare * random))
+  Math.round(Math.min(firstMillis * factor ** (waits - 1), maxMillis) * (1 - jitterShare + 2 * jitterShare * random))
 
 /** A worker has ended with it. What was added meanwhile does not wait, even after a failure: the world has changed. */
 const finished: Decisions["finished"] = (key, result, backoff, { nowMillis, random }) => {
   const stage = key.stage === "WorkingAgain" ? "Ready" : "Resting"
   switch (result._tag) {
     case "Done":
-      return { ...key, stage, failures: 0 }
-    case "RequeueAfter":
-      return { ...key, stage, failures: 0, returnMillis: result.millis > 0 ? nowMillis + result.millis : nowMillis }
+      return { ...key, stage, failures: 0, waits: 0 }
+    case "RequeueAfter": {
+      const returnMillis = result.millis > 0 ? nowMillis + result.millis : nowMillis
+      return { ...key, stage, failures: 0, waits: 0, returnMillis }
+    }
     case "Failed": {
-      const failures = key.failures + 1
-      return { ...key, stage, failures, returnMillis: nowMillis + backoffMillis(backoff, failures, random) }
+      const waits = key.waits + 1
+      const returnMillis = nowMillis + backoffMillis(backoff, waits, random)
+      return { ...key, stage, failures: key.failures + 1, waits, returnMillis }
     }
     case "Interrupted":
       return { ...key, stage: "Ready" }
@@ -129,7 +142,7 @@ const finished: Decisions["finished"] = (key, result, backoff, { nowMillis, rand
 }
 
 /** The next failure counts as the first one; when it is looked at stays as it is. */
-const forgotten: Decisions["forgotten"] = (key) => (key.failures === 0 ? key : { ...key, failures: 0 })
+const forgotten: Decisions["forgotten"] = (key) => (key.failures === 0 ? key : { ...key, failures: 0, waits: 0 })
 
 /**
  * What becomes of a key.

@@ -9,7 +9,7 @@
 import { Effect, Result, Schema } from "effect"
 import { ClusterCSIDriver } from "../../schemas/ClusterCSIDriver.ts"
 import { Lease } from "../../schemas/Coordination.ts"
-import { Event, NodePod, Owned, Pod, Secret, SecretVersion } from "../../schemas/Core.ts"
+import { Event, NodePod, Owned, Pod, Secret, SecretVersion, SyncedSecret } from "../../schemas/Core.ts"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { CachedMeta } from "../../schemas/Meta.ts"
 import { PodUse } from "../../schemas/PodUse.ts"
@@ -124,6 +124,16 @@ export const secretVersions = make({
   kind: "Secret",
   namespaced: true,
   schema: SecretVersion
+})
+
+/** The same Secrets, with all but their content. */
+export const syncedSecrets = make({
+  group: "",
+  version: "v1",
+  plural: "secrets",
+  kind: "Secret",
+  namespaced: true,
+  schema: SyncedSecret
 })
 
 /** Pods of all nodes, as far as they say which Secrets they use. */

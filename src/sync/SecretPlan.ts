@@ -33,6 +33,9 @@ export const KEYS = {
   unused: "secrets-store.csi.k8s.io/unused-since"
 } as const
 
+/** Keeps the Secret when nobody uses it any more. On the class, and from there on the Secret; "true". */
+export const RETAIN_KEY = "secrets-store.csi.k8s.io/retain"
+
 /** What one node wants a Secret to be. */
 export interface Wanted {
   readonly namespace: string
@@ -151,6 +154,14 @@ const isEmpty = (patch: Readonly<Record<string, unknown>>): boolean => Object.ke
 
 /** @shape (live Secret) -> made by this driver, or by upstream's */
 export const isOurs = (live: Secret): boolean => live.metadata.labels?.[MANAGED_LABEL] === "true"
+
+/**
+ * Whose it is is what our own annotation says: what upstream's driver left is its owners' business.
+ *
+ * @shape (metadata of a Secret of ours) -> it lasts no longer than its users
+ */
+export const mayGo = ({ annotations = {}, deletionTimestamp }: Secret["metadata"]): boolean =>
+  annotations[KEYS.className] !== undefined && annotations[RETAIN_KEY] !== "true" && deletionTimestamp === undefined
 
 /** Another node has written it of a newer class, or of newer content. */
 const knowsMore = (live: Secret, { className, classVersion, fetched, fetchedMax, yields }: Wanted): boolean => {

@@ -7,7 +7,7 @@
  *
  * @source driver v1.6.0, controllers/secretproviderclasspodstatus_controller.go; reference/driver.md 6
  */
-import { Clock, DateTime, Effect, FileSystem, PlatformError, Queue, Redacted, Result } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Queue, Random, Result } from "effect"
 import type { NodePod, Secret } from "../../schemas/Core.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { SyncFailed } from "../../schemas/errors/SyncFailed.ts"
@@ -16,24 +16,29 @@ import type { CachedPodStatus } from "../../schemas/SecretProviderClassPodStatus
 import { KubernetesApi } from "../ports/KubernetesApi.ts"
 import { EventRecorder } from "../reconciler/Events.ts"
 import * as Held from "../reconciler/Held.ts"
+import * as Outage from "../reconciler/Outage.ts"
 import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
 import * as Reflector from "../reconciler/Reflector.ts"
 import * as Resource from "../reconciler/Resource.ts"
-import { conflictRetry } from "../reconciler/Schedules.ts"
+import { conflictRetry, watchReconnect } from "../reconciler/Schedules.ts"
 import * as WorkQueue from "../reconciler/WorkQueue.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
 import * as MountedFiles from "../volume/MountedFiles.ts"
 import { NodePods } from "../volume/NodePods.ts"
 import { NODE_LABEL, nodeLabel } from "../volume/PodStatus.ts"
+import * as PodStatusKeeper from "../volume/PodStatusKeeper.ts"
 import { SecretProviderClasses } from "../volume/SecretProviderClasses.ts"
 import { VolumeTable } from "../volume/VolumeTable.ts"
+import * as Orphans from "./Orphans.ts"
 import { ownersOf, united } from "./OwnerReferences.ts"
 import * as SecretData from "./SecretData.ts"
+import * as SecretFiles from "./SecretFiles.ts"
 import * as SecretMapping from "./SecretMapping.ts"
 import * as SecretPlan from "./SecretPlan.ts"
 import * as SecretUsers from "./SecretUsers.ts"
 import * as SyncedVolumes from "./SyncedVolumes.ts"
+import * as UserKeys from "./UserKeys.ts"
 
 export interface SyncOptions {
   readonly nodeId: string
@@ -49,14 +54,13 @@ const SOON_MILLIS = 5_000
 const UNUSED_MILLIS = 10_000
 /** A Secret that is used, but by nobody whose node is known to look after it. */
 const AWAITED_MILLIS = 30_000
-const READ_ATTEMPTS = 3
+/** When Secrets are looked for that nobody looked after before the start: not by all nodes at once. */
+const LOOK_BACK_MILLIS = { least: 10_000, most: 60_000 }
 /** Clocks of nodes may differ by so much. */
 const CLOCK_SKEW_MILLIS = 60_000
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */
 const ADOPT_KEY = "secrets-store.csi.k8s.io/adopt-secrets"
-/** Keeps the Secret when nobody uses it any more. On the class; "true". */
-const RETAIN_KEY = "secrets-store.csi.k8s.io/retain"
 
 const CREATE_HINT =
   "The secret operation failed with forbidden error. If you installed the CSI driver using helm, ensure syncSecret.enabled=true is set."
@@ -95,48 +99,6 @@ const statusKeyOf = ({ metadata }: CachedPodStatus) => keyOf(metadata.namespace 
 const classVersionOf = ({ metadata: { creationTimestamp = "", generation = 0 } }: SecretProviderClass) =>
   SecretPlan.classVersionOf(creationTimestamp, generation)
 
-// ---- what is mounted
-
-/** All files of one generation that an entry may need, or all of them. */
-const readFiles = Effect.fnUntraced(function* (targetPath: string, wanted: (path: string) => boolean) {
-  const files = yield* FileSystem.FileSystem
-  const current = files.readLink(`${targetPath}/${MountedFiles.DATA}`).pipe(Effect.orElseSucceed(() => undefined))
-  const once = Effect.gen(function* () {
-    const generation = yield* current
-    const listed = yield* MountedFiles.list(targetPath)
-    const found = new Map<string, Redacted.Redacted<Uint8Array>>()
-    for (const [path, absolute] of listed) {
-      if (wanted(path)) found.set(path, Redacted.make(yield* files.readFile(absolute)))
-    }
-    // A volume that is taken away loses its link before its files: some of them would be missing.
-    if ((yield* current) !== generation) {
-      return yield* PlatformError.systemError({
-        _tag: "NotFound",
-        module: "SecretSync",
-        method: "read",
-        pathOrDescriptor: targetPath,
-        description: "the files were replaced or taken away while they were read"
-      })
-    }
-    return found
-  })
-  // A newer generation has taken the place of the one that was being read: then all of that one.
-  return yield* Effect.retry(once, {
-    times: READ_ATTEMPTS,
-    while: ({ reason }: PlatformError.PlatformError) => reason._tag === "NotFound"
-  })
-})
-
-const needs = (entry: SecretData.SecretObject, mapping: SecretMapping.SecretMapping, type: string) => {
-  if (SecretMapping.takesAllFiles(mapping, (entry.secretName ?? "").trim(), type)) return () => true
-  const names = new Set<string>()
-  for (const { objectName = "" } of entry.data ?? []) {
-    names.add(objectName.trim())
-    names.add(SecretMapping.splitObjectName(objectName.trim())?.path ?? "")
-  }
-  return (path: string) => names.has(path)
-}
-
 // ---- the program
 
 /**
@@ -152,54 +114,67 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const events = yield* EventRecorder
   const api = yield* KubernetesApi
   const queue = yield* WorkQueue.make()
+  const outage = yield* Outage.make(queue)
 
-  /** Keys that a pod status has, or has had: a Secret that is not asked for any more is to be looked at, too. */
-  const keysOfStatus = new Map<string, Set<string>>()
-  const statusesOfKey = new Map<string, Set<string>>()
+  /** Keys that pod statuses ask for. */
+  const statusKeys = UserKeys.make()
+  /** Keys that volumes ask for, by target path: of a pod's status this node may not hear before both are gone. */
+  const volumeKeys = UserKeys.make()
   /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
   const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
+  /** By pod status or target path, neither of which can be the other. */
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
   const bell = yield* Queue.sliding<void>(1)
 
-  const keysAskedBy = ({ metadata, status }: CachedPodStatus): ReadonlyArray<string> => {
-    const namespace = metadata.namespace ?? ""
-    const held = classes.current(namespace, status?.secretProviderClassName ?? "")
+  const keysAskedBy = (namespace: string, className: string): ReadonlyArray<string> => {
+    const held = classes.current(namespace, className)
     return held._tag === "Held" ? SyncedVolumes.secretNames(held.object).map((name) => keyOf(namespace, name)) : []
   }
+  const come = (user: string, namespace: string) => {
+    if (!namespaceOf.has(user)) Queue.offerUnsafe(bell, undefined)
+    namespaceOf.set(user, namespace)
+  }
+  const go = (user: string) => {
+    if (namespaceOf.delete(user)) Queue.offerUnsafe(bell, undefined)
+  }
   const forget = (statusKey: string) => {
-    namespaceOf.delete(statusKey)
-    Queue.offerUnsafe(bell, undefined)
-    for (const key of keysOfStatus.get(statusKey) ?? []) {
-      const statuses = statusesOfKey.get(key)
-      statuses?.delete(statusKey)
-      if (statuses?.size === 0) statusesOfKey.delete(key)
-      queue.add(key)
-    }
-    keysOfStatus.delete(statusKey)
+    go(statusKey)
+    for (const key of statusKeys.forget(statusKey)) queue.add(key)
   }
   const note = (podStatus: CachedPodStatus) => {
     const statusKey = statusKeyOf(podStatus)
-    if (!namespaceOf.has(statusKey)) Queue.offerUnsafe(bell, undefined)
-    namespaceOf.set(statusKey, podStatus.metadata.namespace ?? "")
-    const keys = keysOfStatus.get(statusKey) ?? new Set()
-    for (const key of keysAskedBy(podStatus)) {
-      keys.add(key)
-      lookedAfter.add(key)
-      const statuses = statusesOfKey.get(key) ?? new Set()
-      statuses.add(statusKey)
-      statusesOfKey.set(key, statuses)
+    const { namespace = "" } = podStatus.metadata
+    come(statusKey, namespace)
+    const keys = keysAskedBy(namespace, podStatus.status?.secretProviderClassName ?? "")
+    for (const key of keys) lookedAfter.add(key)
+    for (const key of statusKeys.note(statusKey, keys)) queue.add(key)
+  }
+  const noteVolume = (targetPath: string) => {
+    const record = table.get(targetPath)
+    if (record === undefined) {
+      go(targetPath)
+      for (const key of volumeKeys.forget(targetPath)) {
+        // Whoever has a pod status is heard of by it; without files nothing is to be made of it meanwhile.
+        if (!statusKeys.hasUsers(key)) queue.add(key)
+      }
+      return
     }
-    if (keys.size > 0) keysOfStatus.set(statusKey, keys)
-    for (const key of keys) queue.add(key)
+    const { namespace } = record.pod
+    come(targetPath, namespace)
+    const keys = keysAskedBy(namespace, record.secretProviderClassName)
+    for (const key of keys) lookedAfter.add(key)
+    volumeKeys.note(targetPath, keys)
   }
 
-  const statuses = yield* Reflector.make({
+  const keeper = yield* PodStatusKeeper.make((key) => statuses.get(key))
+  const statuses: Reflector.Reflector<CachedPodStatus> = yield* Reflector.make({
     resource: Resource.cachedPodStatuses,
     selection: { labelSelector: `${NODE_LABEL}=${nodeLabel(nodeId)}` },
     onChange: (change) =>
       Effect.sync(() => {
+        keeper.noticed(change)
         if (change._tag === "Deleted") return forget(change.key)
         if (change._tag === "Applied") return note(change.object)
         for (const podStatus of change.objects.values()) note(podStatus)
@@ -208,9 +183,14 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   const noteAll = (isConcerned: (podStatus: CachedPodStatus) => boolean) => {
     for (const podStatus of statuses.objects().values()) if (isConcerned(podStatus)) note(podStatus)
   }
-  yield* classes.onChange((namespace, name) =>
+  yield* table.onVolumes(noteVolume)
+  for (const { targetPath } of table.all()) noteVolume(targetPath)
+  yield* classes.onChange((namespace, name) => {
+    for (const { pod, secretProviderClassName, targetPath } of table.all()) {
+      if (pod.namespace === namespace && secretProviderClassName === name) noteVolume(targetPath)
+    }
     noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.secretProviderClassName === name)
-  )
+  })
   yield* pods.onChange((namespace, name) =>
     noteAll(({ metadata, status }) => metadata.namespace === namespace && status?.podName === name)
   )
@@ -281,7 +261,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const sources: Array<Source> = []
     const complaints: Array<string> = []
     let isUnsettled = false
-    for (const statusKey of statusesOfKey.get(key) ?? []) {
+    for (const statusKey of statusKeys.of(key)) {
       const podStatus = statuses.get(statusKey)
       if (podStatus === undefined) continue
       const { podName = "", secretProviderClassName = "" } = podStatus.status ?? {}
@@ -337,7 +317,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     const mapping = yield* Effect.mapError(Effect.fromResult(SecretMapping.read(annotations)), inClass)
     const header = yield* Effect.mapError(Effect.fromResult(SecretData.validate(entry, mapping)), inClass)
-    const files = yield* readFiles(targetPath, needs(entry, mapping, header.type)).pipe(
+    const files = yield* SecretFiles.read(targetPath, SecretFiles.needs(entry, mapping, header.type)).pipe(
       Effect.mapError((cause) =>
         failed(
           source,
@@ -347,7 +327,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     )
     const secret = yield* Effect.mapError(SecretData.build(entry, { targetPath, files }, mapping), inClass)
-    const retained = annotations[RETAIN_KEY] === "true" ? { [RETAIN_KEY]: "true" } : {}
+    const retained = annotations[SecretPlan.RETAIN_KEY] === "true" ? { [SecretPlan.RETAIN_KEY]: "true" } : {}
     return {
       namespace,
       secret: { ...secret, annotations: { ...secret.annotations, ...retained } },
@@ -464,10 +444,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     }
     const live = yield* liveSecret(key)
     const { annotations = {}, resourceVersion = "", uid = "" } = live?.metadata ?? {}
-    // Whose it is is what our own annotation says: what upstream's driver left is its owners' business.
-    if (live === undefined || !SecretPlan.isOurs(live) || annotations[SecretPlan.KEYS.className] === undefined)
-      return done()
-    if (annotations[RETAIN_KEY] === "true" || live.metadata.deletionTimestamp !== undefined) return done()
+    if (live === undefined || !SecretPlan.isOurs(live) || !SecretPlan.mayGo(live.metadata)) return done()
     // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
     const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
@@ -502,7 +479,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
 
   // ---- the loop
 
-  const reconcile = Effect.fnUntraced(function* (key: string) {
+  const look = Effect.fnUntraced(function* (key: string) {
     if (!pods.isSynced()) return ReconcileLoop.requeueAfter(SOON_MILLIS)
     const { complaints, isUnsettled, sources } = yield* gather(key)
     const [namespace] = partsOf(key)
@@ -516,11 +493,13 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     if (sources.length === 0) {
       if (!lookedAfter.has(key)) return ReconcileLoop.DONE
       // What comes or goes during the look is looked at again.
-      const hadUsers = statusesOfKey.has(key)
+      const hasUsers = () => statusKeys.hasUsers(key) || volumeKeys.hasUsers(key)
+      const hadUsers = hasUsers()
       const outcome = yield* removed(key)
+      outage.answered()
       yield* told
       if (outcome._tag !== "Done") return outcome
-      if (hadUsers || statusesOfKey.has(key)) return later()
+      if (hadUsers || hasUsers()) return later()
       lookedAfter.delete(key)
       // It may have been the last of its namespace, which is followed no longer then.
       Queue.offerUnsafe(bell, undefined)
@@ -543,15 +522,45 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         const hint = failure.status === 403 ? `; ${CREATE_HINT}` : ""
         return tellPod(first.pod, key, `failed to write secret ${key}, err: ${failure.message}${hint}`)
       })
+      outage.answered()
     }
     yield* told
     return later()
   })
 
-  return yield* Effect.raceFirst(
-    Effect.andThen(ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile }), Effect.never),
-    Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces))
+  const reconcile = (key: string) =>
+    Effect.suspend(() => {
+      outage.begun(key)
+      return Effect.tapError(look(key), (failure) =>
+        Effect.sync(() => {
+          if (failure._tag === "KubernetesApiFailed" && failure.isTransient) outage.unanswered(key)
+        })
+      )
+    })
+
+  /** Once: a driver that runs hears of every user that goes. */
+  const lookBack = Effect.gen(function* () {
+    yield* Effect.sleep(yield* Random.nextBetween(LOOK_BACK_MILLIS.least, LOOK_BACK_MILLIS.most))
+    // It is tried until it succeeds.
+    const found = yield* Effect.orDie(Effect.retry(Orphans.find(driverName), watchReconnect))
+    for (const { name, namespace } of found) {
+      const key = keyOf(namespace, name)
+      if (lookedAfter.has(key)) continue
+      lookedAfter.add(key)
+      queue.add(key)
+    }
+    Queue.offerUnsafe(bell, undefined)
+  })
+
+  const background = Effect.raceFirst(
+    Effect.forever(Effect.andThen(Queue.take(bell), followNamespaces)),
+    Effect.andThen(lookBack, Effect.never)
   )
+  const loop = Effect.raceFirst(
+    keeper.run,
+    ReconcileLoop.run({ name: "secret-sync", workers: WORKERS, queue, reconcile })
+  )
+  return yield* Effect.raceFirst(Effect.andThen(loop, Effect.never), background)
 }, Effect.scoped)
 
 const FORGED =

@@ -316,7 +316,7 @@ export const providerForgotten = Effect.fnUntraced(function* (provider: string) 
 })
 
 /** Whatever has a reconcile loop of its own. */
-export type Controller = "secret-sync" | "operator"
+export type Controller = "secret-sync" | "pod-status" | "operator"
 
 /** "died": a bug; "timed_out": it took too long and was interrupted. */
 export type ReconcileResult = "done" | "requeue_after" | "failed" | "timed_out" | "died"

@@ -236,8 +236,9 @@ const markClearing = Effect.fnUntraced(function* (
 })
 
 /**
- * Removes everything below a target path, and not the target itself. What pods see goes first, in one step; a provider's
- * own files go one by one, and do not count as content from the first step on.
+ * Removes everything below a target path, and not the target itself. What pods see goes first, in one step; if that is
+ * refused, the rest stays as well: a part of the files must never pass for a volume, whatever comes next. A provider's own
+ * files go one by one, and do not count as content from the first step on.
  *
  * @shape  (targetPath) -> a short text per entry that could not be removed; a missing target has nothing to remove
  * @errors none
@@ -251,6 +252,7 @@ export const clear = Effect.fnUntraced(function* (
   const markPath = `${targetPath}/${CLEARING}`
   const named = (wanted: string) => (entry: FileSystem.DirectoryEntry) => entry.name === wanted
   const left = [...(yield* removeEntries(targetPath, entries.success.filter(named(DATA))))]
+  if (left.length > 0) return left
   const others = yield* markClearing(
     targetPath,
     entries.success.filter((entry) => !named(DATA)(entry))

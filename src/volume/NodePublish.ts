@@ -379,8 +379,11 @@ const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
 /**
  * Records a filled volume as soon as that is possible. Without rotation the kubelet need not come back for a volume that
  * was answered OK, and what is not recorded is found by nobody who looks for it in the API.
+ *
+ * @shape  (volume) -> void; ends when it is recorded, or is no volume
+ * @errors none: what fails is logged and tried again
  */
-const recordLate = Effect.fn("NodePublish.recordLate")(function* (volume: Volume) {
+export const recordLate = Effect.fn("NodePublish.recordLate")(function* (volume: Volume) {
   const table = yield* VolumeTable
   const { targetPath } = volume
   let isOver = false

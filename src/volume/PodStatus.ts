@@ -3,7 +3,7 @@
  *
  * One object belongs to one volume. Its name is made of the names of pod, namespace and class, which two volumes may
  * share (D7, Q14): the second one then gets a name of its own. An object that says the right thing already is not
- * written. A pod that is made anew under its old name takes the object over.
+ * written. A pod that is made anew under its old name takes the object over, and not the other way round.
  *
  * @source driver v1.6.0, pkg/secrets-store/utils.go; reference/driver.md 5.3-5.5, Q5, Q14; reference/defects.md D7
  */
@@ -175,7 +175,8 @@ const ownerUid = (object: SecretProviderClassPodStatus): string => object.metada
 const hasOwner = (object: SecretProviderClassPodStatus, uid: string): boolean =>
   (object.metadata.ownerReferences ?? []).some((reference) => reference.uid === uid)
 
-const sameStatus = (a: PodStatusStatus = {}, b: PodStatusStatus = {}): boolean => {
+/** @shape (a, b) -> they say the same of the same volume */
+export const sameStatus = (a: PodStatusStatus = {}, b: PodStatusStatus = {}): boolean => {
   const [ours = [], theirs = []] = [a.objects, b.objects]
   return (
     (a.podName ?? "") === (b.podName ?? "") &&
@@ -267,6 +268,23 @@ const mayHaveChanged = (failure: KubernetesApiFailed): boolean =>
 const isTakenOver = (existing: SecretProviderClassPodStatus, wanted: SecretProviderClassPodStatus): boolean =>
   (existing.metadata.ownerReferences ?? []).length > 0 && !hasOwner(existing, ownerUid(wanted))
 
+/**
+ * The pod that has the name now is the one that the object speaks of. A kubelet that has not heard of that yet may ask for
+ * a volume of an older pod for the first time, and on another node.
+ */
+const isOfLivingPod = (
+  existing: SecretProviderClassPodStatus,
+  { name, namespace }: { readonly name: string; readonly namespace: string }
+) =>
+  Resource.get(Resource.podUses, namespace, name).pipe(
+    Effect.map(({ metadata }) => hasOwner(existing, metadata.uid ?? "")),
+    // Whoever may not look is told what it was told before.
+    Effect.catchIf(
+      (failure) => failure.isNotFound || failure.reason === "Forbidden",
+      () => Effect.succeed(false)
+    )
+  )
+
 /** Brings one name to what is wanted. Every further try reads afresh, also after a write whose answer was lost. */
 const bring = (
   wanted: SecretProviderClassPodStatus,
@@ -292,7 +310,10 @@ const bring = (
         yield* Resource.post(Resource.podStatuses, wanted)
         return "Written"
       }
-      if (firstStep === "Read" && isTakenOver(existing, wanted)) return "OtherVolume"
+      if (isTakenOver(existing, wanted)) {
+        if (firstStep === "Read") return "OtherVolume"
+        if (yield* isOfLivingPod(existing, { namespace, name: wanted.status?.podName ?? "" })) return "OtherVolume"
+      }
       const decision = decide(existing, wanted)
       if (decision._tag !== "Update") return decision._tag
       yield* Resource.replace(Resource.podStatuses, decision.object)

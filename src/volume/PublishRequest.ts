@@ -74,6 +74,31 @@ export const check = (
   }
 }
 
+/**
+ * @shape (pod, class, target path) -> a request for a volume that no call asks for, without credentials; its id, which
+ *        nobody else is told, is the target path
+ */
+export const requestOf = (
+  pod: Pick<PodIdentity, "name" | "namespace" | "uid">,
+  className: string,
+  targetPath: string
+): NodePublishVolumeRequest => ({
+  volumeId: targetPath,
+  publishContext: {},
+  stagingTargetPath: "",
+  targetPath,
+  volumeCapability: { accessType: "mount", fsType: "", mountFlags: [], volumeMountGroup: "", accessMode: 1 },
+  readonly: true,
+  secrets: {},
+  volumeContext: {
+    [KEY.className]: className,
+    [KEY.podName]: pod.name,
+    [KEY.podNamespace]: pod.namespace,
+    [KEY.podUid]: pod.uid
+  },
+  serviceAccountTokens: undefined
+})
+
 /** @shape (pod) -> "namespace/name" */
 export const podKey = (pod: PodIdentity): string => `${pod.namespace}/${pod.name}`
 

@@ -283,6 +283,23 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
         })
       )
 
+      it.effect("S1 while the link to the files cannot be removed, the files stay: a part of them is no volume", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const targetPath = yield* makeDirectory
+          yield* written(targetPath, { foo: "1", "d/bar": "2" })
+          const before = yield* disk.readDirectory(targetPath, { recursive: true })
+          const broken: Disk = {
+            ...disk,
+            remove: (path, options) =>
+              path.endsWith("/..data") ? disk.remove(`${path}/\u0000`, options) : disk.remove(path, options)
+          }
+          const left = yield* MountedFiles.clear(targetPath).pipe(Effect.provideService(FileSystem.FileSystem, broken))
+          assert.strictEqual(left.length, 1)
+          assert.deepStrictEqual((yield* disk.readDirectory(targetPath, { recursive: true })).sort(), before.sort())
+        })
+      )
+
       it.effect("more files than are removed at a time", () =>
         Effect.gen(function* () {
           const disk = yield* FileSystem.FileSystem

@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { type ClusterSimulationOptions, run } from "../../layers/fake/ClusterSimulation.ts"
+import { NO_API_RATES } from "../../layers/fake/simulation/ApiFaults.ts"
 import { isObject, listAt, objectAt } from "../../schemas/Json.ts"
 
 const HOURS = 0.2
@@ -57,7 +58,7 @@ const mistakes: ReadonlyArray<{
     mistake: {
       nodes: 3,
       // Pods come and go, so that nodes lose their last user of a Secret that others still use.
-      rates: (drawn) => ({ ...drawn, deleteEveryMillis: 120_000, scaleEveryMillis: 120_000, apiFailRate: 0 }),
+      rates: (drawn) => ({ ...drawn, deleteEveryMillis: 120_000, scaleEveryMillis: 120_000, ...NO_API_RATES }),
       plant: (ports, nodeName) => ({
         ...ports,
         kubernetes: {

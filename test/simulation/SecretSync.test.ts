@@ -273,9 +273,7 @@ describe("a Secret that a live pod uses is not deleted (S9, L5)", () => {
       }
       const left = leftBehind.length === 0 ? "" : `, left to its owner by seeds ${leftBehind.join(", ")}`
       tell(`${what}: ${SEEDS.length} seeds, ${made} pods, ${deletions} Secrets deleted, none in use${left}`)
-      // A gap that is known: a node whose line was cut for all of a pod's life never hears of the pod's Secret, and when that
-      // pod was its last user, nobody else looks after it. It stays until its owner goes. See "Not done yet".
-      assert.isAtMost(leftBehind.length, 1)
+      assert.deepStrictEqual(leftBehind, [])
     },
     120_000
   )

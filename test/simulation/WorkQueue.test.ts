@@ -36,6 +36,8 @@ interface Account {
   /** What the last reconcile wants. */
   back: Time | undefined
   failures: number
+  /** Failures that were waited for; whether one was is not known where a wait could have been over. */
+  waits: Time
   endedMillis: number
   /** A worker has it; one that is interrupted early has it and never begins. */
   held: { readonly worker: number; hasBegun: boolean } | undefined
@@ -61,6 +63,7 @@ const bookkeeper = (clock: Clock.Clock) => {
       wish: undefined,
       back: undefined,
       failures: 0,
+      waits: exactly(0),
       endedMillis: 0,
       held: undefined
     }
@@ -105,6 +108,12 @@ const bookkeeper = (clock: Clock.Clock) => {
         }
       }
     }
+    const { back, waits } = account
+    if (wasAbandoned) account.waits = { from: 0, to: failures }
+    else if (back !== undefined && at <= back.to + TOLERANCE) {
+      const isEarly = at < back.from - TOLERANCE
+      account.waits = { from: Math.max(waits.from - 1, 0), to: isEarly ? Math.max(waits.to - 1, 0) : waits.to }
+    }
     account.added = undefined
     account.back = undefined
     if (account.wish !== undefined && account.wish.to <= at) account.wish = undefined
@@ -126,15 +135,21 @@ const bookkeeper = (clock: Clock.Clock) => {
     switch (result._tag) {
       case "Done":
         account.failures = 0
+        account.waits = exactly(0)
         break
       case "RequeueAfter":
         account.failures = 0
+        account.waits = exactly(0)
         account.back = exactly(at + result.millis)
         break
       case "Failed": {
         account.failures += 1
-        const wait = Math.min(BACKOFF.firstMillis * BACKOFF.factor ** (account.failures - 1), BACKOFF.maxMillis)
-        account.back = { from: at + Math.floor(wait * 0.8), to: at + Math.ceil(wait * 1.2) }
+        account.waits = { from: account.waits.from + 1, to: account.waits.to + 1 }
+        const wait = (waits: number) => Math.min(BACKOFF.firstMillis * BACKOFF.factor ** (waits - 1), BACKOFF.maxMillis)
+        account.back = {
+          from: at + Math.floor(wait(account.waits.from) * 0.8),
+          to: at + Math.ceil(wait(account.waits.to) * 1.2)
+        }
         break
       }
       case "Interrupted":
@@ -169,6 +184,7 @@ const bookkeeper = (clock: Clock.Clock) => {
       const account = of(key)
       if (account.endedMillis === now() || account.held !== undefined) return false
       account.failures = 0
+      account.waits = exactly(0)
       return true
     },
     workerCame: (worker: number) => {
@@ -370,7 +386,8 @@ describe("WorkQueue", () => {
       mistaken: {
         finished: (key, result, backoff, now) => ({
           ...finished(key, result, backoff, now),
-          failures: result._tag === "Failed" ? key.failures + 1 : key.failures
+          failures: result._tag === "Failed" ? key.failures + 1 : key.failures,
+          waits: result._tag === "Failed" ? key.waits + 1 : key.waits
         })
       },
       breaks: /no worker is idle|nothing is left/u
@@ -378,9 +395,14 @@ describe("WorkQueue", () => {
     {
       what: "a failure does not count",
       mistaken: {
-        finished: (key, result, backoff, now) => ({ ...finished(key, result, backoff, now), failures: key.failures })
+        finished: (key, result, backoff, now) => ({ ...finished(key, result, backoff, now), waits: key.waits })
       },
       breaks: /early or without a reason/u
+    },
+    {
+      what: "a failure counts that was not waited for",
+      mistaken: { taken: (key, now) => ({ ...taken(key, now), waits: key.waits }) },
+      breaks: /no worker is idle/u
     },
     {
       what: "forgetting does not forget",

@@ -351,7 +351,7 @@ describe("record", () => {
     Effect.gen(function* () {
       const server = apiServer(PodStatus.desired(volume({ nodeId: "old-node", uid: "uid-0" })))
       assert.deepStrictEqual(yield* server.record(volume()), { name: NAME, written: true })
-      assert.deepStrictEqual(server.verbs(), ["POST", `GET ${NAME}`, `PUT ${NAME}`])
+      assert.deepStrictEqual(server.verbs(), ["POST", `GET ${NAME}`, "GET", `PUT ${NAME}`])
       const { metadata, status } = server.objects.get(NAME)!
       assert.deepStrictEqual(metadata.labels, { [LABEL]: "test-node" })
       assert.deepStrictEqual<unknown>(metadata.ownerReferences, wanted.metadata.ownerReferences)
@@ -511,6 +511,27 @@ describe("record", () => {
       const again = yield* server.record(older, name)
       assert.strictEqual(again.name, PodStatus.suffixedName(NAME, older.targetPath))
       assert.strictEqual(server.objects.get(NAME)?.status?.targetPath, targetOf("uid-1"))
+    })
+  )
+
+  it.effect.each([
+    { name: "the pod of the name is the newer one", living: "uid-1", taken: false },
+    { name: "the pod of the name is this one", living: "uid-0", taken: true },
+    { name: "there is no pod of the name", living: undefined, taken: true }
+  ])("5.5 an older pod's volume that is recorded for the first time: $name", ({ living, taken }) =>
+    Effect.gen(function* () {
+      const server = apiServer()
+      const respond = server.api.respond
+      server.api.respond = (request, index) => {
+        if (!request.path.includes("/pods/")) return respond(request, index)
+        const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "web", namespace: "ns", uid: living } }
+        return living === undefined ? Effect.fail(failed(404, "NotFound")) : Effect.succeed(pod)
+      }
+      yield* server.record(volume())
+      const older = volume({ uid: "uid-0" })
+      const { name } = yield* server.record(older)
+      assert.strictEqual(name, taken ? NAME : PodStatus.suffixedName(NAME, older.targetPath))
+      assert.strictEqual(server.objects.get(NAME)?.status?.targetPath, targetOf(taken ? "uid-0" : "uid-1"))
     })
   )
 

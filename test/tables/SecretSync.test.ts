@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, DateTime, Effect, FileSystem, Layer, Redacted } from "effect"
+import { Clock, DateTime, Effect, FileSystem, Layer, Redacted, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { isObject, objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
 import { KEYS } from "../../src/sync/SecretPlan.ts"
@@ -96,6 +97,21 @@ const mounted = (
     yield* soon
     return request
   })
+
+/** A Secret that a node has made. */
+const putSynced = (annotations: Readonly<Record<string, string>>, name = "synced") =>
+  Effect.flatMap(KubernetesApi, (api) =>
+    api.request({
+      method: "POST",
+      path: "/api/v1/namespaces/default/secrets",
+      body: {
+        apiVersion: "v1",
+        kind: "Secret",
+        metadata: { name, annotations, labels: { "secrets-store.csi.k8s.io/managed": "true" } },
+        data: {}
+      }
+    })
+  )
 
 const deletePod = (name = Node.POD.name) =>
   Effect.flatMap(KubernetesApi, (api) => api.request({ method: "DELETE", path: `${Node.podsPath("default")}/${name}` }))
@@ -427,11 +443,13 @@ describe("the steps of a reconcile that meet a fault (6.3)", () => {
   const isCreation = ({ method, path }: { readonly method: string; readonly path: string }) =>
     method === "POST" && path.endsWith("/secrets")
 
-  it.effect("#1 a pod status that is gone: nothing is made of it", () =>
+  // While its pod is there it is written again; see PodStatusKeeper.
+  it.effect("#1 a pod status that is gone with its pod: nothing is made of it", () =>
     inSync(() =>
       Effect.gen(function* () {
         yield* mounted(classWith(entry()))
         yield* later(1)
+        yield* deletePod()
         const api = yield* KubernetesApi
         const kubernetes = yield* MemoryKubernetes
         const [podStatus] = yield* kubernetes.all("secretproviderclasspodstatuses")
@@ -688,6 +706,93 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
         assert.deepStrictEqual(yield* secrets, [])
       })
     )
+  )
+
+  it.effect(
+    "after an hour in which the API server did not answer: within a minute, with few requests meanwhile",
+    () => {
+      let isDown = false
+      let asked = 0
+      const unreachable = new KubernetesApiFailed({
+        method: "GET",
+        path: "",
+        status: 0,
+        reason: "Network",
+        detail: "connection refused"
+      })
+      return inSync(
+        () =>
+          Effect.gen(function* () {
+            const owner = yield* replicaSet()
+            const entries = Array.from({ length: 10 }, (_, index) => entry({ secretName: `synced-${index}` }))
+            const request = yield* mounted(classWith(...entries), { ownerReferences: [owner] })
+            assert.strictEqual((yield* secrets).length, 10)
+            isDown = true
+            yield* end(request)
+            yield* later(3_590)
+            // By their own waits each of them a dozen times, then every five minutes; and one every half minute for all.
+            assert.isBelow(asked, 10 * (10 + 3_600 / 240) + 3_600 / 30)
+            isDown = false
+            yield* later(60)
+            assert.deepStrictEqual(yield* secrets, [])
+          }),
+        {},
+        (api) => ({
+          ...api,
+          request: (request) =>
+            Effect.suspend(() => {
+              if (!isDown || !/\/secrets\/[^/]+$/u.test(request.path)) return api.request(request)
+              asked += 1
+              return Effect.fail(unreachable)
+            })
+        })
+      )
+    }
+  )
+
+  it.effect("a node that never heard of its pod's status looks after the Secret all the same", () =>
+    inSync(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.putClass(classWith(entry()))
+          yield* putSynced({ [KEYS.className]: "spc" })
+          const request = yield* Node.putPod(Node.POD)
+          yield* soon
+          yield* publish(request, never)
+          yield* later(30)
+          assert.strictEqual((yield* secrets).length, 1)
+          yield* end(request)
+          yield* later(60)
+          assert.deepStrictEqual(yield* secrets, [])
+        }),
+      {},
+      (api) => ({
+        ...api,
+        watch: (request, idleMillis) =>
+          request.path.includes("secretproviderclasspodstatuses") ? Stream.never : api.watch(request, idleMillis)
+      })
+    )
+  )
+
+  it.effect("whose last pod went while no driver was there: gone soon after the start, and those in use stay", () =>
+    Effect.gen(function* () {
+      yield* Node.putClass(classWith(entry()))
+      yield* putSynced({ [KEYS.className]: "spc" })
+      yield* putSynced({ [KEYS.className]: "gone" }, "of-nobody")
+      yield* Node.putClass(classWith(entry({ secretName: "used" })), "used")
+      yield* putSynced({ [KEYS.className]: "used" }, "used")
+      yield* Node.putPod({ ...Node.POD, name: "elsewhere" }, {}, "node-2", "used")
+      yield* Node.syncing
+      yield* later(120)
+      assert.deepStrictEqual(
+        (yield* secrets).map((it) => objectAt(it, "metadata")["name"]),
+        ["used"]
+      )
+      // Nobody here is left to be followed for.
+      const kubernetes = yield* MemoryKubernetes
+      yield* later(60)
+      assert.strictEqual(yield* kubernetes.openWatches("secrets"), 0)
+    }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Node.driverLayer(Node.script()), Node.worldLayer)))
   )
 
   it.effect("a pod that comes back takes the mark away", () =>

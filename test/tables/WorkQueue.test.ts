@@ -87,23 +87,46 @@ describe("what becomes of a key", () => {
     ["taken: a wish for later stays", taken({ ...ready, wishMillis: 1_001 }, NOW), { ...working, wishMillis: 1_001 }],
     ["taken: a wish that is due is met", taken({ ...ready, wishMillis: 1_000 }, NOW), working],
     ["taken: failures stay", taken({ ...ready, failures: 3 }, NOW), { ...working, failures: 3 }],
-    ["done", end({ ...working, failures: 3 }, DONE), resting],
-    ["done, added meanwhile", end({ ...again, failures: 3 }, DONE), ready],
+    [
+      "taken before its time: the wait that it cuts short counts for nothing",
+      taken({ ...ready, failures: 3, waits: 3, returnMillis: 1_001 }, NOW),
+      { ...working, failures: 3, waits: 2 }
+    ],
+    [
+      "taken in its time",
+      taken({ ...ready, failures: 3, waits: 3, returnMillis: 1_000 }, NOW),
+      { ...working, failures: 3, waits: 3 }
+    ],
+    [
+      "taken before its time, again and again: the wait does not grow",
+      end(taken({ ...ready, failures: 9, waits: 1, returnMillis: 1_500 }, NOW), FAILED),
+      { ...resting, failures: 10, waits: 1, returnMillis: 1_500 }
+    ],
+    ["done", end({ ...working, failures: 3, waits: 2 }, DONE), resting],
+    ["done, added meanwhile", end({ ...again, failures: 3, waits: 3 }, DONE), ready],
     ["done, wished for later", end({ ...working, wishMillis: 1_001 }, DONE), { ...resting, wishMillis: 1_001 }],
-    ["to return", end({ ...working, failures: 3 }, requeue(50)), { ...resting, returnMillis: 1_050 }],
+    ["to return", end({ ...working, failures: 3, waits: 3 }, requeue(50)), { ...resting, returnMillis: 1_050 }],
     ["to return, added meanwhile", end(again, requeue(50)), { ...ready, returnMillis: 1_050 }],
     ["to return: at once", end(working, requeue(0)), { ...resting, returnMillis: 1_000 }],
     ["to return: what is no number", end(working, requeue(Number.NaN)), { ...resting, returnMillis: 1_000 }],
     ["to return: never", end(working, requeue(Number.POSITIVE_INFINITY)), resting],
-    ["failed", end(working, FAILED), { ...resting, failures: 1, returnMillis: 1_500 }],
-    ["failed again", end({ ...working, failures: 2 }, FAILED), { ...resting, failures: 3, returnMillis: 3_000 }],
-    ["failed, added meanwhile: at once", end(again, FAILED), { ...ready, failures: 1, returnMillis: 1_500 }],
+    ["failed", end(working, FAILED), { ...resting, failures: 1, waits: 1, returnMillis: 1_500 }],
+    [
+      "failed again",
+      end({ ...working, failures: 2, waits: 2 }, FAILED),
+      { ...resting, failures: 3, waits: 3, returnMillis: 3_000 }
+    ],
+    ["failed, added meanwhile: at once", end(again, FAILED), { ...ready, failures: 1, waits: 1, returnMillis: 1_500 }],
     [
       "interrupted: ready, and no failure",
       end({ ...working, failures: 2, wishMillis: 5_000 }, { _tag: "Interrupted" }),
       { ...ready, failures: 2, wishMillis: 5_000 }
     ],
-    ["forgotten", forgotten({ ...resting, failures: 2, returnMillis: 1_500 }), { ...resting, returnMillis: 1_500 }],
+    [
+      "forgotten",
+      forgotten({ ...resting, failures: 2, waits: 2, returnMillis: 1_500 }),
+      { ...resting, returnMillis: 1_500 }
+    ],
     ["forgotten, nothing to forget", forgotten(ready), ready]
   ])("%s", (_, key, expected) => assert.deepStrictEqual(key, expected))
 
@@ -483,11 +506,29 @@ describe("failures", () => {
         yield* TestClock.adjust(10)
         queue.add("b")
         queue.add("a")
-        yield* pass(990)
+        yield* pass(490)
         // The try after the first failure is not made as well.
         assert.deepStrictEqual(begun, ["a@0", "b@10", "a@10"])
         yield* pass(10)
-        assert.deepStrictEqual(begun, ["a@0", "b@10", "a@10", "a@1010"])
+        assert.deepStrictEqual(begun, ["a@0", "b@10", "a@10", "a@510"])
+      })
+    )
+  )
+
+  it.effect("that much news brings on before their time do not put off the next try", () =>
+    world(({ begun, clear, doing, queue }) =>
+      Effect.gen(function* () {
+        doing(() => Effect.succeed(FAILED))
+        for (let news = 0; news < 10; news++) {
+          queue.add("a")
+          yield* TestClock.adjust(100)
+        }
+        assert.strictEqual(begun.length, 10)
+        assert.strictEqual(queue.failures("a"), 10)
+        clear()
+        yield* pass(1_400)
+        // The last of them was at 900; after it as after the first failure.
+        assert.deepStrictEqual(begun, ["a@1400", "a@2400"])
       })
     )
   )

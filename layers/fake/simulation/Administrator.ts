@@ -5,8 +5,9 @@
 import { type Clock, DateTime, Duration, Effect } from "effect"
 import { DAEMON_SET, DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi, KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "../KubernetesObject.ts"
 import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
+import type { Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import { CONSUMER_NAMESPACES } from "./OperatorControlPlane.ts"
 import type { OperatorFaults } from "./OperatorFaults.ts"
@@ -19,6 +20,7 @@ const CONFIG = "/apis/config.openshift.io/v1"
 const MERGE = "application/merge-patch+json"
 const OPENSHIFT_GROUPS = ["config.openshift.io", "security.openshift.io"] as const
 const MINUTE = 60_000
+const SERVER_METADATA = ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"]
 
 const AUDIENCES: ReadonlyArray<JsonObject> = [
   { audience: "sts.amazonaws.com", expirationSeconds: 3600 },
@@ -84,7 +86,7 @@ export interface AdministratorOptions {
   readonly faults: OperatorFaults
 }
 
-export class Administrator {
+export class Administrator implements Neighbours {
   private readonly options: AdministratorOptions
   private count = 0
   private readonly canaries = new Map<string, JsonObject>()
@@ -323,12 +325,27 @@ export class Administrator {
     )
   }
 
+  /** Somebody deletes an object of the operand, and makes it again as it was; but for its pods, which would have to follow. */
+  readonly remake = Effect.fnUntraced({ self: this }, function* (path: string) {
+    const isSmall = OPERAND.some(
+      ({ key, resource }) => pathOf(resource, key) === path && resource !== "daemonsets.apps"
+    )
+    if (!isSmall) return
+    const found = yield* this.send({ method: "GET", path })
+    if (found === undefined || (yield* this.send({ method: "DELETE", path })) === undefined) return
+    const metadata = without(metadataOf(found), ...SERVER_METADATA)
+    yield* this.create(path.slice(0, path.lastIndexOf("/")), { ...found, metadata })
+  })
+
+  /** Nothing of an operator's is anybody's property. */
+  readonly collectGarbage: Effect.Effect<void> = Effect.void
+
   readonly interfere: Effect.Effect<void> = Effect.suspend(() => {
     const { chance, clock, witness } = this.options
     const daemonSet = pathOf("daemonsets.apps", `${NAMESPACE}/${DAEMON_SET}`)
     const csiDriver = `${CSI_DRIVERS}/${DRIVER_NAME}`
     const { key, resource } = chance.oneOf(OPERAND)
-    switch (chance.below(10)) {
+    switch (chance.below(11)) {
       case 0:
         return this.act(`others delete ${resource}`, this.remove(pathOf(resource, key)))
       case 1: {
@@ -372,10 +389,21 @@ export class Administrator {
         return this.act("others label", this.touch(pathOf(resource, key)))
       case 8:
         return this.act("another installation", this.installHelm)
+      case 9:
+        return this.act("others hold an object", this.hold(pathOf(resource, key)))
       default:
         return this.act("CSIDriver of somebody else", this.replaceCsiDriver)
     }
   })
+
+  /** With a finalizer, for a while: whoever deletes it has to wait. */
+  private hold(path: string): Effect.Effect<void> {
+    const release = Effect.suspend(() => this.patch(path, { metadata: { finalizers: null } }))
+    return Effect.andThen(
+      this.patch(path, { metadata: { finalizers: ["others/hold"] } }),
+      Effect.ensuring(this.sleep(this.options.chance.between(0, 5 * MINUTE)), release)
+    )
+  }
 
   /** As with upstream's chart; goes again after a while. */
   private readonly installHelm: Effect.Effect<void> = Effect.gen({ self: this }, function* () {

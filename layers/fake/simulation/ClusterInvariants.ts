@@ -3,7 +3,7 @@
  * for the node.
  */
 import type { DriverSettings } from "./DriverSettings.ts"
-import { type Invariant, namesOf } from "./Invariants.ts"
+import { type Invariant, namesOf, type PodStatusView } from "./Invariants.ts"
 import type { SimulatedVolume } from "./Volume.ts"
 
 const invariant = <Observed>(
@@ -71,6 +71,23 @@ export const driversFollow = invariant(
     const wrong = found.filter((it) => text(it) !== text(wanted))
     return wrong.length > 0
       ? `${wrong.length} of ${nodes} drivers run with ${wrong.map(text).join("; ")}, not ${text(wanted)}`
+      : undefined
+  }
+)
+
+/** L5: nobody on a node that is gone can clean up after itself, and its pods will not come back. */
+export const lostNodeLeavesNothing = invariant(
+  "L5",
+  "lostNodeLeavesNothing",
+  (observed: {
+    readonly volumes: ReadonlyArray<SimulatedVolume>
+    readonly statuses: ReadonlyArray<PodStatusView>
+    readonly withinMillis: number
+  }) => {
+    const paths = new Set(observed.volumes.map(({ targetPath }) => targetPath))
+    const left = observed.statuses.filter(({ targetPath }) => paths.has(targetPath)).map(({ name }) => name)
+    return left.length > 0
+      ? `${observed.withinMillis} ms after the pods of a lost node, pod statuses are there: ${left.join(", ")}`
       : undefined
   }
 )

@@ -108,6 +108,17 @@ export class DriverPods {
     yield* Effect.ignore(api.request({ method: "DELETE", path: `/api/v1/namespaces/${namespace}/pods/${pod.name}` }))
   })
 
+  /** Its node is gone. */
+  readonly lose = Effect.fnUntraced({ self: this }, function* (node: SimulatedNode) {
+    const { api, namespace } = this.it
+    const pod = this.pods.get(node.name)
+    this.pods.delete(node.name)
+    this.templates.delete(node.name)
+    if (pod === undefined) return
+    yield* Fiber.interrupt(pod.supervisor)
+    yield* Effect.ignore(api.request({ method: "DELETE", path: `/api/v1/namespaces/${namespace}/pods/${pod.name}` }))
+  })
+
   private isReady(node: SimulatedNode, nowMillis: number): boolean {
     const pod = this.pods.get(node.name)
     return pod !== undefined && pod.readyAtMillis <= nowMillis && node.lives.isAlive()
@@ -155,13 +166,13 @@ export class DriverPods {
     const live = yield* this.daemonSet
     if (live === undefined || metadataOf(live)["deletionTimestamp"] !== undefined) return yield* this.removeAll
     const nowMillis = yield* Clock.currentTimeMillis
-    const nodes = this.it.nodes()
+    const nodes = [...this.it.nodes()]
     const template = objectAt(objectAt(live, "spec"), "template")
     for (const node of nodes) if (!this.pods.has(node.name)) yield* this.begin(node, live)
     const old = nodes.find(({ name }) => !isEqual(this.pods.get(name)?.template, template))
     if (old !== undefined && nodes.every((node) => node === old || this.isReady(node, nowMillis))) {
       yield* this.end(old)
-      yield* this.begin(old, live)
+      if (this.it.nodes().includes(old)) yield* this.begin(old, live)
     }
     yield* this.report(live, template, nowMillis)
   })

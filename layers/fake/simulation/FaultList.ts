@@ -25,27 +25,80 @@ const entry = (numbers: string, fault: string, ...sites: ReadonlyArray<string>):
 const without = (numbers: string, fault: string, why: string): FaultEntry => ({ numbers, fault, sites: [], why })
 
 const API_SERVER: ReadonlyArray<FaultEntry> = [
-  entry("1-4", "a request fails, before or after it takes effect", "KubernetesApi."),
-  entry("1-4", "409: somebody else was first", "KubernetesApi conflict"),
-  entry("1-4", "slow", "slow"),
-  entry("1-4", "out of reach", "KubernetesApi outage")
+  entry("1-4", "lost before it takes effect", "API lost"),
+  entry("1-4", "it takes effect, and the answer is lost: its sender does not know", "API answer lost"),
+  entry("1-4", "409: somebody else was first", "API conflict"),
+  entry("1-4", "429 with Retry-After", "API 429"),
+  entry("1-4", "500 and 504, after which nobody knows whether it took effect", "API 500", "API 504"),
+  entry("1-4", "503", "API 503"),
+  entry("1-4", "no answer in time, and it takes effect then, never, or later", "API timeout", "API late"),
+  entry("1-4", "one request in many takes up to half a minute", "API slow"),
+  entry("1-4", "out of reach", "API outage")
 ]
 
 const WATCHES: ReadonlyArray<FaultEntry> = [
-  entry("5-8", "a watch is cut, and its version may be gone: 410", "KubernetesApi watch")
+  entry("5-8", "a watch is cut, or cannot be opened", "watch cut", "watch refused"),
+  entry("5-8", "events are dropped: a watch says nothing any more and does not end", "watch stalls"),
+  entry("5-8", "events are delayed, by each watch as long as it pleases", "watch lags"),
+  entry("5-8", "410 by an event or by status: list again, and never hear what came and went", "watch 410 as "),
+  entry("5-8", "a bookmark without a change", "watch bookmark"),
+  entry("5-8", "a watch cache that is behind, after a switch to an older API server", "watch cache behind"),
+  without(
+    "5-8",
+    "an older state than was seen before (time travel)",
+    "lists are read by quorum, and watches go on from the version of a list: no request of ours asks for an older state, and an API server that is behind a watch's version is silent until it has caught up"
+  )
 ]
 
 const OBJECTS: ReadonlyArray<FaultEntry> = [
-  entry("9-12", "others write what is ours", "Secret", "others ", "CSIDriver of somebody else", "another installation"),
-  entry("13-14", "a write is denied for a while", "denied"),
-  entry("13-14", "an API group is not served", "discovery")
+  entry("9-12", "deleted and made anew under its name, between a read and a write", "remade before a write"),
+  entry("9-12", "a class is deleted and made anew", "class made anew"),
+  entry(
+    "9-12",
+    "the garbage collector just before a read, and just after it",
+    "garbage before a read",
+    "garbage after a read"
+  ),
+  entry(
+    "9-12",
+    "others edit a Secret: its content, its owners, our notes, notes of theirs",
+    "Secret content edited",
+    "Secret without ",
+    "Secret notes of others"
+  ),
+  entry("9-12", "others edit or delete a pod status", "pod status "),
+  entry(
+    "9-12",
+    "a finalizer of others holds an object that is to go",
+    "Secret held by a finalizer",
+    "pod status held by a finalizer"
+  ),
+  entry("9-12", "others write what is the operator's", "others ", "CSIDriver of somebody else", "another installation"),
+  entry("9-12", "a namespace comes to its end", "namespace terminating"),
+  entry("13-14", "a right is taken away for a while, or one request is not authorized", "denied", "API 403"),
+  entry("13-14", "a Secret is made immutable", "Secret made immutable"),
+  entry("13-14", "a quota is exceeded", "quota exceeded"),
+  entry("13-14", "a definition, or a whole API group, is not served", "definition absent", "discovery"),
+  entry("13-14", "a kind cannot be converted", "conversion error"),
+  without(
+    "13-14",
+    "an older schema, which takes fields away",
+    "pod statuses have had all their fields since the first release that is supported, and what is newer is in annotations, which no schema takes away"
+  )
 ]
 
-const KUBELET: ReadonlyArray<FaultEntry> = [entry("15-18", "two calls for a volume at once", "publish twice")]
+const KUBELET: ReadonlyArray<FaultEntry> = [
+  entry("15-18", "two calls for a volume at once", "publish twice"),
+  entry("15-18", "a publish after the unpublish", "publish after unpublish"),
+  entry("15-18", "an unpublish after the unpublish", "unpublish twice"),
+  entry("15-18", "no kubelet for a while, and then all volumes at once", "kubelet restart")
+]
 
 const DRIVER: ReadonlyArray<FaultEntry> = [
   without("19-22", "SIGKILL between any two port calls", "counted as kills; some lives of some runs are not cut short"),
   entry("19-22", "SIGTERM", "SIGTERM"),
+  entry("19-22", "an upgrade from upstream's release, and a downgrade to it", "driver of upstream"),
+  entry("19-22", "two drivers at once during a rollout", "driver pods overlap"),
   entry("19-22", "the node restarts", "reboot")
 ]
 
@@ -118,7 +171,11 @@ const TIME: ReadonlyArray<FaultEntry> = [
   entry("37-38", "a node stands still, and its monotonic clock does", "node stands still")
 ]
 
-const CLUSTER: ReadonlyArray<FaultEntry> = [entry("39-40", "a class is edited while it is used", "SecretProviderClass")]
+const CLUSTER: ReadonlyArray<FaultEntry> = [
+  entry("39-40", "a class is edited while it is used", "SecretProviderClass"),
+  entry("39-40", "a node is gone, and another one comes", "node lost"),
+  entry("39-40", "an autoscaler changes the number of pods again and again", "replicas flap")
+]
 
 const OPERATOR: ReadonlyArray<FaultEntry> = [
   entry("41-42", "two leaders for as long as a lease", "SIGSTOP"),

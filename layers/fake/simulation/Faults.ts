@@ -2,47 +2,50 @@
  * What goes wrong in a run. Rates are drawn once per run, many of them zero, so that some runs are quiet and some cruel
  * (swarm testing); each fault is then drawn call by call, until faults end.
  */
-import { Effect } from "effect"
-import { KubernetesApi, type KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
-import type { Failure, MemoryKubernetes } from "../MemoryKubernetes.ts"
+import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
+import { ApiFaults, type ApiRates, drawApiRates, type Neighbours } from "./ApiFaults.ts"
 import { type Chance, interval, ofAKind } from "./Chance.ts"
 import { DiskFaults, type DiskRates, drawDiskRates } from "./DiskFaults.ts"
 import type { History } from "./History.ts"
+import { drawKubeletRates, type KubeletRates } from "./KubeletFaults.ts"
 import { drawProviderRates, ProviderFaults, type ProviderRates } from "./ProviderFaults.ts"
 import type { RunOptions } from "./Scenario.ts"
 import type { Striker } from "./Striker.ts"
 import { drawTimeRates, type TimeRates } from "./TimeFaults.ts"
 import { drawTokenRates, type TokenRates } from "./Tokens.ts"
+import { drawVersionRates, type VersionRates } from "./VersionFaults.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
-export type FaultPlan = DiskRates & ProviderRates & TimeRates & TokenRates & OtherRates
-
-type OtherRates = {
-  /** Boundaries between port calls that a life of the driver lasts. */
-  readonly killEveryCalls: number
-  /** A life of the driver has settings that hardly anybody chooses. */
-  readonly oddSettingsRate: number
-  /** SIGTERM. */
-  readonly stopEveryMillis: number
-  readonly rebootEveryMillis: number
-  readonly apiFailRate: number
-  readonly apiLatencyMillisMax: number
-  readonly apiOutageEveryMillis: number
-  /** Watches are cut, sometimes with the loss of old versions. */
-  readonly watchCutEveryMillis: number
-  /** Somebody else writes an object just before the driver does. */
-  readonly conflictRate: number
-  /** The kubelet leaves before the answer, or gives little time. */
-  readonly cancelRate: number
-  /** A pod's object is gone before its volumes are. */
-  readonly forceDeleteRate: number
-  /** A class is useless for a while. */
-  readonly classBrokenEveryMillis: number
-  /** Somebody else writes something into a synced Secret, or has one of that name. */
-  readonly secretTouchedEveryMillis: number
-  /** The kubelet asks twice at once, as one does that was just started again. */
-  readonly duplicateRate: number
-}
+export type FaultPlan = ApiRates &
+  DiskRates &
+  ProviderRates &
+  TimeRates &
+  TokenRates &
+  KubeletRates &
+  VersionRates & {
+    /** Boundaries between port calls that a life of the driver lasts. */
+    readonly killEveryCalls: number
+    /** A life of the driver has settings that hardly anybody chooses. */
+    readonly oddSettingsRate: number
+    /** SIGTERM. */
+    readonly stopEveryMillis: number
+    readonly rebootEveryMillis: number
+    readonly apiLatencyMillisMax: number
+    /** The kubelet leaves before the answer, or gives little time. */
+    readonly cancelRate: number
+    /** A pod's object is gone before its volumes are. */
+    readonly forceDeleteRate: number
+    /** A class is useless for a while. */
+    readonly classBrokenEveryMillis: number
+    /** Somebody else writes or deletes a pod status. */
+    readonly statusTouchedEveryMillis: number
+    /** Somebody deletes a class, and makes it again. */
+    readonly classRemadeEveryMillis: number
+    /** Somebody else writes something into a synced Secret, or has one of that name. */
+    readonly secretTouchedEveryMillis: number
+    /** The kubelet asks twice at once, as one does that was just started again. */
+    readonly duplicateRate: number
+  }
 
 const MINUTE = 60_000
 
@@ -55,32 +58,22 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
   oddSettingsRate: chance.sometimes(0.5),
   stopEveryMillis: interval(chance, 40 * MINUTE),
   rebootEveryMillis: interval(chance, 90 * MINUTE),
-  apiFailRate: chance.sometimes(0.3),
+  ...drawApiRates(chance),
   apiLatencyMillisMax: chance.sometimes(500),
-  apiOutageEveryMillis: interval(chance, 40 * MINUTE),
-  watchCutEveryMillis: interval(chance, 20 * MINUTE),
-  conflictRate: chance.sometimes(0.5),
   cancelRate: chance.sometimes(0.2),
   forceDeleteRate: chance.sometimes(0.5),
   classBrokenEveryMillis: interval(chance, 40 * MINUTE),
+  statusTouchedEveryMillis: interval(chance, 20 * MINUTE),
+  classRemadeEveryMillis: interval(chance, 40 * MINUTE),
   secretTouchedEveryMillis: interval(chance, 10 * MINUTE),
-  duplicateRate: chance.sometimes(0.1)
+  duplicateRate: chance.sometimes(0.1),
+  ...drawKubeletRates(chance),
+  ...drawVersionRates(chance)
 })
 
 /** @shape (drawn, change) -> the plan with what the change makes of it; an unnamed rate stays as it was drawn */
 export const adjustPlan = (drawn: FaultPlan, change: RunOptions["rates"]): FaultPlan =>
   change === undefined ? drawn : { ...drawn, ...change(drawn) }
-
-const API_FAILURES: ReadonlyArray<Failure> = [
-  { status: 0, reason: "Network", detail: "the connection was lost" },
-  { status: 0, reason: "Timeout", detail: "no answer in time" },
-  { status: 403, reason: "Forbidden" },
-  { status: 429, reason: "TooManyRequests", retryAfterSeconds: 1 },
-  { status: 500, reason: "InternalError" },
-  { status: 503, reason: "ServiceUnavailable" }
-]
-
-const UNREACHABLE: Failure = { status: 0, reason: "Network", detail: "connection refused" }
 
 /** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
 const FAULTS_LANE = "faults"
@@ -91,6 +84,8 @@ export class Faults implements Striker {
   /** True: no request of the driver reaches the API server, whether faults are active or not. */
   apiIsDown = false
   readonly plan: FaultPlan
+  /** Of requests and watches. */
+  readonly api: ApiFaults
   readonly disk: DiskFaults
   readonly providers: ProviderFaults
   private readonly chance: Chance
@@ -98,10 +93,11 @@ export class Faults implements Striker {
 
   constructor(plan: FaultPlan, chance: Chance, history: History) {
     this.plan = plan
-    this.disk = new DiskFaults(this, plan, chance)
-    this.providers = new ProviderFaults(this, plan, chance)
     this.chance = chance
     this.history = history
+    this.api = new ApiFaults(plan, chance, this)
+    this.disk = new DiskFaults(this, plan, chance)
+    this.providers = new ProviderFaults(this, plan, chance)
   }
 
   note(site: string): void {
@@ -115,33 +111,7 @@ export class Faults implements Striker {
     return true
   }
 
-  /** Failures are the API server's own injection; `touch` is somebody else who writes an object. */
-  kubernetes(
-    api: KubernetesApi["Service"],
-    control: MemoryKubernetes["Service"],
-    touch: (path: string) => Effect.Effect<void>
-  ): KubernetesApi["Service"] {
-    const inject = (request: Pick<KubernetesRequest, "method" | "path">, failure: Failure, applied: boolean) =>
-      control.failNext((arrived) => arrived.method === request.method && arrived.path === request.path, failure, {
-        applied
-      })
-    const prepare = (request: Pick<KubernetesRequest, "method" | "path">) =>
-      Effect.suspend(() => {
-        if (this.apiIsDown) return inject(request, UNREACHABLE, false)
-        if (!this.strikes(`KubernetesApi.${request.method}`, this.plan.apiFailRate)) return Effect.void
-        const failure = this.chance.oneOf(API_FAILURES)
-        // Done, and the answer lost: only who hears nothing can be wrong about it.
-        const applied = failure.status === 0 && this.chance.happens(0.5)
-        return inject(request, failure, applied)
-      })
-    return KubernetesApi.of({
-      request: (request) =>
-        Effect.suspend(() =>
-          request.method === "PUT" && this.strikes("KubernetesApi conflict", this.plan.conflictRate)
-            ? touch(request.path)
-            : Effect.void
-        ).pipe(Effect.andThen(prepare(request)), Effect.andThen(api.request(request))),
-      watch: api.watch
-    })
+  kubernetes(api: KubernetesApi["Service"], neighbours: Neighbours): KubernetesApi["Service"] {
+    return this.api.client(api, neighbours)
   }
 }

@@ -1,6 +1,8 @@
 /**
- * The kubelet of a simulated node, and the pods that it runs: each volume is published until that succeeds, published
- * again every one to two minutes, and unpublished until that succeeds; the next pod of that name has another uid.
+ * The kubelet of a simulated node: each volume is published until that succeeds, published again every one to two
+ * minutes, and unpublished until that succeeds. What it knows of a volume between its own lives is on the node's disk.
+ *
+ * @source reference/driver.md 2.6
  */
 import { Clock, Deferred, Effect, type FileSystem, Option, Redacted } from "effect"
 import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../../schemas/Csi.ts"
@@ -8,7 +10,7 @@ import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { INTERVAL_KEY } from "../../../src/volume/Rotation.ts"
-import { isObject, type JsonObject, metadataOf, textAt } from "../KubernetesObject.ts"
+import type { JsonObject } from "../KubernetesObject.ts"
 import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
@@ -16,7 +18,8 @@ import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
 import { NO_TOKENS, type TokenSettings, Tokens } from "./Tokens.ts"
-import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
+import * as VersionInvariants from "./VersionInvariants.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
 
 /** The kubelet's own limit for a CSI call. */
@@ -25,23 +28,18 @@ const BACKOFF_MILLIS_MIN = 500
 export const BACKOFF_MILLIS_MAX = 122_000
 const REPUBLISH_MILLIS_MIN = 60_000
 export const REPUBLISH_MILLIS_MAX = 120_000
-const LIFETIME_MILLIS_MAX = 3_600_000
-const BRIEF_MILLIS_MAX = 15_000
+/** Between the end of one kubelet and the beginning of the next: mostly brief. */
+const RESTART_MILLIS_MAX = 20_000
+const DOWN_MILLIS_MAX = 300_000
+/** Until a kubelet has noticed a volume that no pod wants. */
+const ORPHAN_MILLIS_MAX = 90_000
 /** An outage of the API server, and the wait before a watch is opened again. */
 export const WISH_MILLIS_MAX = 600_000
 
-/** A pod that is made again whenever it has ended, under the same name. */
-export interface PodTemplate {
+export interface PodVolume {
   readonly name: string
-  readonly namespace: string
-  readonly serviceAccountName: string
-  /** A StatefulSet of the pod's name owns it, and is itself made anew now and then. */
-  readonly isOwned: boolean
-  readonly volumes: ReadonlyArray<{
-    readonly name: string
-    readonly class: SimulatedClass
-    readonly isPinned: boolean
-  }>
+  readonly class: SimulatedClass
+  readonly isPinned: boolean
 }
 
 /** @shape (pod) -> its object, on the node that it is for */
@@ -50,7 +48,7 @@ export const podBody = (pod: {
   readonly namespace: string
   readonly nodeName: string
   readonly owners: ReadonlyArray<JsonObject>
-  readonly volumes: PodTemplate["volumes"]
+  readonly volumes: ReadonlyArray<PodVolume>
 }): JsonObject => ({
   apiVersion: "v1",
   kind: "Pod",
@@ -87,6 +85,23 @@ export interface Stay {
 /** "Chaos": pods come and go; "Calm": they stay; "Ending": they go. */
 export type Stage = "Chaos" | "Calm" | "Ending"
 
+/** What a kubelet process waits for, and waits with. */
+interface Process {
+  /** It answers nobody and asks nobody before. */
+  readonly began: Deferred.Deferred<void>
+  readonly ended: Deferred.Deferred<void>
+}
+
+/** The driver may still be at work: a volume of such an answer is taken away as one that is mounted. */
+const UNCERTAIN: ReadonlySet<string> = new Set([
+  "cancelled",
+  "CANCELLED",
+  "DEADLINE_EXCEEDED",
+  "UNAVAILABLE",
+  "RESOURCE_EXHAUSTED",
+  "ABORTED"
+])
+
 export interface KubeletOptions {
   readonly nodeName: string
   readonly lives: Lives
@@ -100,41 +115,83 @@ export interface KubeletOptions {
   readonly referee: Referee
   /** Undefined, and so no mount, while there is no such object. A kubelet that is not told of it has one at all times. */
   readonly csiDriver?: () => CsiDriverView | undefined
-  /** Uids of pods whose objects are there, shared by the kubelets of a cluster. */
-  readonly podObjects?: Set<string>
+  /** Uids of pods whose objects are there. */
+  readonly podObjects: ReadonlySet<string>
 }
 
 const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true, tokens: NO_TOKENS }
 
+/** What a kubelet notes of a volume before it asks for it, and without which it does not know how to take it away. */
+const noteOf = (targetPath: string) => `${parentOf(targetPath)}/vol_data.json`
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
-const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
+export const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
   private readonly it: KubeletOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
-  private readonly podObjects: Set<string>
+  private readonly lost = Deferred.makeUnsafe<void>()
+  private process: Process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
   private readonly csiDriver: () => CsiDriverView | undefined
+
   private readonly tokens: Tokens
-  private renewals = 0
-  /** The driver's life that has answered OK for a volume which was not recorded then. */
-  private readonly owed = new Map<string, number>()
 
   constructor(options: KubeletOptions) {
     this.it = options
     this.tokens = new Tokens(options.faults, options.faults.plan)
-    this.podObjects = options.podObjects ?? new Set()
     this.csiDriver = options.csiDriver ?? (() => ALWAYS_REPUBLISHED)
+    Deferred.doneUnsafe(this.process.began, Effect.void)
   }
 
-  /** Pods stay from now on, and no new ones come. */
+  // ---- the process
+
+  /** Ends it. What the next one needs to know, it finds on the disk. */
+  private endProcess(): Process {
+    const before = this.process
+    this.process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
+    Deferred.doneUnsafe(before.ended, Effect.void)
+    return this.process
+  }
+
+  /** The kubelet ends, and is started again after a while: whatever it wants, it then wants at once. */
+  readonly restart: Effect.Effect<void> = Effect.suspend(() => {
+    const { chance, faults, history, nodeName } = this.it
+    if (!Deferred.isDoneUnsafe(this.process.began)) return Effect.void
+    faults.note("kubelet restart")
+    history.state(`${nodeName} kubelet`, "down")
+    const next = this.endProcess()
+    const downMillisMax = chance.happens(0.3) ? DOWN_MILLIS_MAX : RESTART_MILLIS_MAX
+    return Effect.ensuring(
+      Effect.sleep(chance.between(1_000, downMillisMax)),
+      Effect.sync(() => {
+        history.state(`${nodeName} kubelet`, "")
+        Deferred.doneUnsafe(next.began, Effect.void)
+      })
+    )
+  })
+
+  /** The node is gone: nobody asks for anything there any more. */
+  lose(): void {
+    Deferred.doneUnsafe(this.lost, Effect.void)
+    this.endProcess()
+  }
+
+  private get isLost(): boolean {
+    return Deferred.isDoneUnsafe(this.lost)
+  }
+
+  /** Waits until a kubelet works, or for something else. */
+  private readonly whileDown = (until: Effect.Effect<void> = Effect.never) =>
+    Effect.suspend(() => {
+      const { began } = this.process
+      if (Deferred.isDoneUnsafe(began)) return Effect.void
+      return Effect.raceFirst(Deferred.await(began), Effect.raceFirst(until, Deferred.await(this.lost)))
+    })
+
+  /** Pods stay from now on, and no new ones come. Whoever looks after the node starts a kubelet that has lost sight of something. */
   calm(): void {
     this.stage = "Calm"
-  }
-
-  /** While pods stay: each is made anew once, as by a rolling update, when its volumes are next looked at. */
-  renew(): void {
-    this.renewals += 1
+    Deferred.doneUnsafe(this.endProcess().began, Effect.void)
   }
 
   /** All pods go. */
@@ -143,7 +200,31 @@ export class Kubelet {
     Deferred.doneUnsafe(this.ending, Effect.void)
   }
 
-  private readonly wait = (millis: number, until = Deferred.await(this.ending)) => Effect.timeoutOption(until, millis)
+  /** No longer than the process lasts. */
+  private readonly wait = (millis: number, until = Deferred.await(this.ending)) =>
+    Effect.suspend(() => Effect.timeoutOption(Effect.raceFirst(until, Deferred.await(this.process.ended)), millis))
+
+  // ---- the disk
+
+  private readonly noteVolume = ({ pod, targetPath, volumeId }: SimulatedVolume) =>
+    Effect.gen({ self: this }, function* () {
+      const { files } = this.it
+      yield* files.makeDirectory(parentOf(targetPath), { recursive: true })
+      yield* files.writeFileString(noteOf(targetPath), JSON.stringify({ volumeHandle: volumeId, podUID: pod.uid }))
+    }).pipe(Effect.orDie)
+
+  private readonly forgetVolume = ({ targetPath }: SimulatedVolume) =>
+    Effect.orDie(this.it.files.remove(parentOf(targetPath), { recursive: true, force: true }))
+
+  /** After a failure that is final: what is no mount and has nothing in it goes, with the note of it. */
+  private readonly cleanUp = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { files, history, witness } = this.it
+    if (witness.mounts().includes(volume.targetPath)) return
+    const inside = yield* Effect.orElseSucceed(files.readDirectory(volume.targetPath), () => [])
+    if (inside.length > 0) return
+    history.count("kubelet clean-ups")
+    yield* this.forgetVolume(volume)
+  })
 
   // ---- one call
 
@@ -195,6 +276,8 @@ export class Kubelet {
       return false
     }
     const now = yield* Clock.currentTimeMillis
+    yield* this.noteVolume(volume)
+    if (lives.isLegacy()) this.checkHandOver(volume)
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.disk.mountFaults }
     const answered = this.asks("publish", volume)
@@ -210,51 +293,69 @@ export class Kubelet {
       // Its answer is nobody's business: the volume is published or not.
       yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
     }
-    const answer = isHasty
-      ? yield* Effect.map(
-          Effect.timeoutOption(call, chance.between(1, 5_000)),
-          Option.getOrElse(() => ({ code: "cancelled", details: "" }))
-        )
-      : yield* call
-    answered(answer.code, answer.details)
-    if (answer.code === "OK") {
+    const patienceMillis = isHasty ? chance.between(1, 5_000) : 2 * CALL_MILLIS
+    const answer = yield* Effect.raceFirst(Effect.timeoutOption(call, patienceMillis), this.cutOff)
+    const { code, details } = Option.getOrElse(answer, () => ({ code: "cancelled", details: "" }))
+    answered(code, details)
+    if (code === "OK") {
+      volume.isHeld = true
       if (volume.state === "Publishing") volume.publishedMillis = yield* Clock.currentTimeMillis
       this.checkPublished(volume, found.files.size > 0)
       return true
     }
-    // Whoever was cut off, and a driver that has died, may still have to undo.
-    // A mount that a provider had no time for goes on, and may be there already.
-    const isFinal =
-      !["cancelled", "CANCELLED", "RESOURCE_EXHAUSTED"].includes(answer.code) && answer.details !== "Deadline exceeded"
+    if (UNCERTAIN.has(code) || isDuplicate) {
+      volume.isHeld = true
+      return false
+    }
+    // A driver that has died may still have to undo.
     const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.disk.mountFaults
-    if (isFinal && isUndisturbed && !isDuplicate && before.mounts === 0 && volume.state === "Publishing") {
+    if (isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
     }
+    if (volume.state === "Publishing") volume.isHeld = false
+    if (volume.state === "Publishing" || faults.plan.keepsFailedRepublish === 0) yield* this.cleanUp(volume)
     return false
   })
+
+  /** Before a call to upstream's release, which may have to go on with what ours has left. */
+  private checkHandOver(volume: SimulatedVolume): void {
+    const { lives, referee, witness } = this.it
+    // It knows nothing of frozen volumes.
+    volume.mayChange = true
+    if (volume.state !== "Published" || !lives.isLeftByOurs(volume.targetPath)) return
+    referee.check(VersionInvariants.upstreamCanRefresh, { volume, layout: witness.layout(volume) })
+  }
 
   private checkPublished(volume: SimulatedVolume, wasFilled: boolean): void {
     const { referee, witness } = this.it
     referee.check(Invariants.publishedHoldsOneReply, { volume, view: witness.look(volume) })
-    if (volume.state === "Publishing") volume.state = "Published"
+    const mountsMade = witness.mountsMade(volume)
+    if (volume.state === "Publishing") Object.assign(volume, { state: "Published", mountsMade })
+    if (volume.state === "Published") referee.check(VersionInvariants.publishedIsNotMountedAnew, { volume, mountsMade })
     witness.checkVolume(volume)
-    this.checkPodStatus(volume, !wasFilled || volume.recorded)
+    if (this.it.lives.isLegacy()) {
+      // Of two volumes of one name, upstream records the one that came last (D7).
+      volume.wasUpstreams = true
+      volume.recorded = false
+    } else this.checkPodStatus(volume, !wasFilled || volume.recorded)
   }
 
   /** Of a volume whose pod's object is gone nothing is expected: what it owned may be gone as well. */
   checkPodStatus(volume: SimulatedVolume, mustBeThere: boolean): void {
-    const { lives, referee, witness } = this.it
-    if (!this.podObjects.has(volume.pod.uid)) return
+    const { faults, referee, witness } = this.it
+    if (!this.it.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
-    // What a life still owed when it ended, the next one learns from a republish, and where there is none, not at all.
-    const owedByLife = this.owed.get(volume.targetPath)
-    const isOwedByNobody = owedByLife !== undefined && owedByLife !== lives.number()
-    const isLearnt = this.csiDriver()?.requiresRepublish === true || !isOwedByNobody
-    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere: mustBeThere && isLearnt })
+    if (volume.isDisturbed === true && faults.active) {
+      const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
+      if (isWrong) return
+      volume.isDisturbed = false
+    }
+    referee.check(Invariants.podStatusNamesItsVolume, { volume, statuses, mustBeThere })
     volume.recorded ||= statuses.some(({ targetPath }) => targetPath === volume.targetPath)
-    if (volume.recorded) this.owed.delete(volume.targetPath)
-    else if (owedByLife === undefined) this.owed.set(volume.targetPath, lives.number())
   }
+
+  /** The answer to a call is lost with the process that waits for it; whoever serves it notices. */
+  private readonly cutOff = Effect.suspend(() => Effect.as(Deferred.await(this.process.ended), Option.none()))
 
   /** @shape (volume) -> whether it was answered OK */
   private readonly unpublish = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
@@ -262,12 +363,14 @@ export class Kubelet {
     const { targetPath, volumeId } = volume
     const deadlineMillis = (yield* Clock.currentTimeMillis) + CALL_MILLIS
     const answered = this.asks("unpublish", volume)
-    const answer = yield* lives.call("NodeUnpublishVolume", { volumeId, targetPath }, { deadlineMillis }).pipe(
+    const call = lives.call("NodeUnpublishVolume", { volumeId, targetPath }, { deadlineMillis }).pipe(
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
-    answered(answer.code, answer.details)
-    if (answer.code !== "OK") return false
+    const answer = yield* Effect.raceFirst(Effect.asSome(call), this.cutOff)
+    const { code, details } = Option.getOrElse(answer, () => ({ code: "cancelled", details: "" }))
+    answered(code, details)
+    if (code !== "OK") return false
     referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
     volume.state = "Gone"
     this.it.history.state(laneOf(volume), "")
@@ -276,93 +379,112 @@ export class Kubelet {
 
   // ---- one volume
 
-  private readonly untilOk = Effect.fnUntraced(
+  private readonly publishUntilLeaving = Effect.fnUntraced(
     { self: this },
-    function* (attempt: Effect.Effect<boolean>, isWanted: Effect.Effect<boolean>, until?: Effect.Effect<void>) {
+    function* (volume: SimulatedVolume, { isWanted, leaving }: Stay) {
+      const { chance } = this.it
+      let process: Process | undefined
+      let isPublished = false
       let backoffMillis = BACKOFF_MILLIS_MIN
-      while (yield* isWanted) {
-        if (yield* attempt) return
-        yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis, until)
+      for (;;) {
+        yield* this.whileDown(leaving)
+        if (this.isLost || !(yield* isWanted)) return
+        if (process !== this.process) {
+          // Whatever was published is so no longer for all that it knows.
+          process = this.process
+          isPublished = false
+          backoffMillis = BACKOFF_MILLIS_MIN
+        }
+        // A volume that the node has lost is mounted again in any case.
+        const isDue: boolean =
+          !isPublished || this.csiDriver()?.requiresRepublish === true || volume.state === "Publishing"
+        const isOk: boolean = isDue && (yield* this.publish(volume))
+        isPublished ||= isOk
+        if (!(yield* isWanted)) return
+        yield* isPublished
+          ? this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX), leaving)
+          : this.wait(backoffMillis, leaving)
         backoffMillis = Math.min(2 * backoffMillis, BACKOFF_MILLIS_MAX)
       }
     }
   )
 
-  private readonly runVolume = Effect.fnUntraced(
-    { self: this },
-    function* (volume: SimulatedVolume, { isWanted, leaving, podObjectGone }: Stay) {
-      const { chance, files } = this.it
-      const attempt = this.publish(volume)
-      yield* Effect.orDie(files.makeDirectory(parentOf(volume.targetPath), { recursive: true }))
-      yield* this.untilOk(attempt, isWanted, leaving)
-      while (yield* isWanted) {
-        yield* this.wait(chance.between(REPUBLISH_MILLIS_MIN, REPUBLISH_MILLIS_MAX), leaving)
-        // A volume that the node has lost is mounted again in any case.
-        const isDue = this.csiDriver()?.requiresRepublish === true || volume.state === "Publishing"
-        if ((yield* isWanted) && isDue) yield* attempt
-      }
-      yield* podObjectGone
-      volume.state = "Unpublishing"
-      this.it.history.state(laneOf(volume), "to be unpublished")
-      yield* this.untilOk(this.unpublish(volume), Effect.succeed(true))
-      // The kubelet removes what it has made, and nothing else.
-      yield* Effect.orDie(files.remove(parentOf(volume.targetPath), { recursive: true, force: true }))
+  private readonly unpublishUntilOk = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    let process = this.process
+    let backoffMillis = BACKOFF_MILLIS_MIN
+    for (;;) {
+      yield* this.whileDown()
+      if (this.isLost) return
+      if (process !== this.process) backoffMillis = BACKOFF_MILLIS_MIN
+      process = this.process
+      if (yield* this.unpublish(volume)) return
+      yield* this.stage === "Ending" ? Effect.sleep(Math.min(backoffMillis, 5_000)) : this.wait(backoffMillis)
+      backoffMillis = Math.min(2 * backoffMillis, BACKOFF_MILLIS_MAX)
     }
-  )
+  })
+
+  /** What a failure that is final has left is not seen by this kubelet any more, and by the next one if it is there still. */
+  private readonly isToBeUnpublished = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { files, history } = this.it
+    const { targetPath } = volume
+    yield* this.whileDown()
+    if (this.isLost) return false
+    if (volume.isHeld) return true
+    const isThere = Effect.orElseSucceed(files.exists(noteOf(targetPath)), () => false)
+    if (!(yield* isThere)) return false
+    history.count("orphans")
+    if (this.stage === "Chaos") yield* Deferred.await(this.process.ended)
+    yield* this.whileDown()
+    return !this.isLost
+  })
+
+  private readonly takeAway = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { chance, faults, history } = this.it
+    volume.state = "Unpublishing"
+    history.state(laneOf(volume), "to be unpublished")
+    if (yield* this.isToBeUnpublished(volume)) {
+      yield* this.unpublishUntilOk(volume)
+      if (faults.active && chance.happens(faults.plan.unpublishTwiceRate)) {
+        faults.note("unpublish twice")
+        yield* this.unpublishUntilOk(volume)
+      }
+    }
+    volume.state = "Gone"
+    // The kubelet removes what it has made, and nothing else.
+    if (!this.isLost) yield* this.forgetVolume(volume)
+  })
+
+  /** For a kubelet that has not heard yet of the pod's end, the volume is a new one. */
+  private readonly publishLate = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume) {
+    const { chance, faults } = this.it
+    faults.note("publish after unpublish")
+    Object.assign(volume, { state: "Publishing", recorded: false, generationSeen: 0, mayChange: true })
+    yield* this.whileDown()
+    if (!this.isLost) yield* this.publish(volume)
+    yield* this.wait(chance.between(0, ORPHAN_MILLIS_MAX))
+    yield* this.takeAway(volume)
+  })
+
+  private readonly runVolume = Effect.fnUntraced({ self: this }, function* (volume: SimulatedVolume, stay: Stay) {
+    const { chance, faults } = this.it
+    yield* this.publishUntilLeaving(volume, stay)
+    yield* stay.podObjectGone
+    yield* this.takeAway(volume)
+    if (faults.active && !this.isLost && chance.happens(faults.plan.latePublishRate)) yield* this.publishLate(volume)
+  })
 
   // ---- one pod
 
-  /** Uid of what owns a pod, by the pod's. */
-  private readonly ownerUids = new Map<string, string>()
-
-  /** @shape (volume) -> uid of what owns its pod; undefined for a pod that nobody owns */
-  ownerUidOf(volume: SimulatedVolume): string | undefined {
-    return this.ownerUids.get(volume.pod.uid)
-  }
-
-  private readonly recreateOwner = Effect.fnUntraced({ self: this }, function* ({ name, namespace }: PodTemplate) {
-    const { api } = this.it
-    const path = `/apis/apps/v1/namespaces/${namespace}/statefulsets`
-    yield* Effect.ignore(api.request({ method: "DELETE", path: `${path}/${name}` }))
-    const body = { apiVersion: "apps/v1", kind: "StatefulSet", metadata: { name, namespace }, spec: {} }
-    const made = yield* Effect.orDie(api.request({ method: "POST", path, body }))
-    return isObject(made) ? (textAt(metadataOf(made), "uid") ?? "") : ""
-  })
-
-  private readonly createPod = Effect.fnUntraced(
-    { self: this },
-    function* ({ name, namespace, volumes }: PodTemplate, ownerUid: string | undefined) {
-      const owner = { apiVersion: "apps/v1", kind: "StatefulSet", name, uid: ownerUid }
-      const pod = yield* Effect.orDie(
-        this.it.api.request({
-          method: "POST",
-          path: podsPath(namespace),
-          body: podBody({
-            name,
-            namespace,
-            volumes,
-            nodeName: this.it.nodeName,
-            owners: ownerUid === undefined ? [] : [owner]
-          })
-        })
-      )
-      const uid = isObject(pod) ? (textAt(metadataOf(pod), "uid") ?? "") : ""
-      this.podObjects.add(uid)
-      if (ownerUid !== undefined) this.ownerUids.set(uid, ownerUid)
-      return uid
-    }
-  )
-
   /** Pods whose objects are there: those that somebody can annotate. */
   hasPodObject(volume: SimulatedVolume): boolean {
-    return this.podObjects.has(volume.pod.uid)
+    return this.it.podObjects.has(volume.pod.uid)
   }
 
   /** An administrator who wants a pod's volumes refreshed now. */
   readonly askForRefresh = ({ name, namespace, uid }: SimulatedVolume["pod"], value: string) =>
     Effect.suspend(() => {
       const { api, history, volumes } = this.it
-      if (!this.podObjects.has(uid)) return Effect.void
+      if (!this.it.podObjects.has(uid)) return Effect.void
       history.note(`refresh of ${namespace}/${name} is asked for: ${value}`, "pods and people")
       for (const volume of volumes.values()) if (volume.pod.uid === uid) volume.mayChange = true
       return Effect.ignore(
@@ -375,76 +497,7 @@ export class Kubelet {
       )
     })
 
-  private readonly deletePod = (uid: string, { name, namespace }: PodTemplate) =>
-    Effect.suspend(() => {
-      if (!this.podObjects.delete(uid)) return Effect.void
-      return Effect.orDie(
-        Effect.asVoid(this.it.api.request({ method: "DELETE", path: `${podsPath(namespace)}/${name}` }))
-      )
-    })
-
   /** All volumes of one pod, until the last of them is gone. */
   readonly runPod = (own: ReadonlyArray<SimulatedVolume>, stay: Stay): Effect.Effect<void> =>
     Effect.forEach(own, (volume) => this.runVolume(volume, stay), { concurrency: own.length, discard: true })
-
-  /** One pod after the other under one name, until no new ones are wanted. */
-  readonly runPods = (template: PodTemplate): Effect.Effect<void> =>
-    Effect.gen({ self: this }, function* () {
-      const { chance, faults, history, volumes } = this.it
-      yield* Effect.sleep(chance.between(0, 5_000))
-      let ownerUid: string | undefined
-      let renewals = 0
-      while (this.stage === "Chaos" || (this.stage === "Calm" && this.renewals > renewals)) {
-        const isRenewed = this.renewals > renewals
-        renewals = this.renewals
-        if (template.isOwned && (ownerUid === undefined || isRenewed || chance.happens(0.5))) {
-          ownerUid = yield* this.recreateOwner(template)
-        }
-        const uid = yield* this.createPod(template, ownerUid)
-        history.count("pods")
-        const { name, namespace, serviceAccountName } = template
-        const pod = { name, namespace, uid, serviceAccountName }
-        const nowMillis = yield* Clock.currentTimeMillis
-        const own = template.volumes.map((volume): SimulatedVolume => {
-          const targetPath = targetPathOf(uid, volume.name)
-          const volumeId = `csi-${uid}-${volume.name}`
-          return {
-            pod,
-            class: volume.class,
-            volumeId,
-            targetPath,
-            isPinned: volume.isPinned,
-            state: "Publishing",
-            publishedMillis: 0,
-            recorded: false,
-            generationSeen: 0,
-            // A wish from before may still be on its way to the driver.
-            mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
-          }
-        })
-        for (const volume of own) {
-          volumes.set(volume.targetPath, volume)
-          history.state(
-            laneOf(volume),
-            `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}, at ${volume.targetPath}`
-          )
-        }
-        // Some are gone before all of it has come about.
-        const lifetimeMillisMax = chance.happens(0.2) ? BRIEF_MILLIS_MAX : LIFETIME_MILLIS_MAX
-        const untilMillis = (yield* Clock.currentTimeMillis) + chance.between(0, lifetimeMillisMax)
-        // All volumes of a pod or none: a pod that has begun to end does not come back.
-        let isEnding = false
-        const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
-          isEnding ||=
-            this.stage === "Ending" || this.renewals > renewals || (this.stage === "Chaos" && now >= untilMillis)
-          return !isEnding
-        })
-        const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
-        const podObjectGone = isForced ? this.deletePod(uid, template) : Effect.void
-        yield* this.runPod(own, { isWanted, leaving: Deferred.await(this.ending), podObjectGone })
-        yield* this.deletePod(uid, template)
-        for (const { targetPath } of own) volumes.delete(targetPath)
-        yield* this.wait(chance.between(0, this.stage === "Chaos" ? 30_000 : 2_000))
-      }
-    })
 }

@@ -20,11 +20,15 @@ import type { Chance } from "./Chance.ts"
 import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
 import { driverKeepsRunning } from "./Invariants.ts"
+import * as LegacyDriver from "./LegacyDriver.ts"
 import type { Referee } from "./Referee.ts"
 import type { NodeClock } from "./TimeFaults.ts"
 
 const DOWNTIME_MILLIS_MAX = 30_000
 const DOWNTIME_MILLIS_MIN = 100
+/** How long one may take to end. */
+const GRACE_MILLIS = 30_000
+const NEXT_LINK = "/..data_tmp"
 
 /** Where the story of a node's driver is told. */
 export const laneOf = (nodeName: string): string => `${nodeName} driver`
@@ -42,11 +46,14 @@ interface Process {
   readonly number: number
   readonly life: Life
   readonly endpoint: MemoryCsiEndpoint.MemoryCsiEndpoint["Service"]
+  readonly isLegacy: boolean
   /** Told to stop. */
   readonly stop: Deferred.Deferred<string>
   /** Killed, or ended in good order. */
   readonly ended: Deferred.Deferred<void>
   table: VolumeTable["Service"] | undefined
+  /** A successor comes before it has ended. */
+  readonly overtaken: Deferred.Deferred<void>
 }
 
 export interface Lives {
@@ -61,6 +68,10 @@ export interface Lives {
   /** The life that is running was not started or ended since `number` was asked for. */
   readonly number: () => number
   readonly isAlive: () => boolean
+  /** It is upstream's release that runs, or was the last to run. */
+  readonly isLegacy: () => boolean
+  /** No release of upstream is known to have been cut off while it wrote, and none of ours is at work besides. */
+  readonly isLeftByOurs: (targetPath: string) => boolean
   /** From now on the driver is not killed any more. */
   readonly spare: () => void
   /** What the driver remembers; undefined while none runs. */
@@ -72,7 +83,11 @@ export interface LivesOptions {
   /** What a life is started with. */
   readonly config: () => DriverConfig
   /** Everything but the endpoint, which belongs to one life. */
-  readonly world: Omit<Ports, "endpoint"> & { readonly registry: PluginRegistry["Service"] }
+  readonly world: Omit<Ports, "endpoint"> & {
+    readonly registry: PluginRegistry["Service"]
+    /** The API server as upstream's release reaches it: nobody judges what it does there. */
+    readonly legacyKubernetes: KubernetesApi["Service"]
+  }
   /** What is put between the driver and its world. */
   readonly plant: (ports: Ports) => Ports
   /** Loggers, and what else a process has. */
@@ -96,11 +111,33 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
     let number = 0
     let supervision = 0
     let current: Process | undefined
+    /** Told to end, and at work still while another one serves. */
+    const forerunners = new Set<Process>()
+    const scope = yield* Effect.scope
+    const legacyLinks = new Set<string>()
+    /** Notes where a release of upstream is about to exchange the files. */
+    const noted = (files: FileSystem.FileSystem): FileSystem.FileSystem =>
+      FileSystem.make({
+        ...files,
+        symlink: (target, path) =>
+          Effect.tap(files.symlink(target, path), () =>
+            Effect.sync(() => {
+              if (path.endsWith(NEXT_LINK)) legacyLinks.add(path.slice(0, -NEXT_LINK.length))
+            })
+          ),
+        rename: (from, to) =>
+          Effect.tap(files.rename(from, to), () =>
+            Effect.sync(() => legacyLinks.delete(from.slice(0, -NEXT_LINK.length)))
+          )
+      })
 
     const begin = Effect.gen(function* () {
       number += 1
       const own = number
-      history.state(lane, `life ${own}`)
+      const { killEveryCalls, legacyRate } = faults.plan
+      const isLegacy = faults.active && chance.happens(own === 1 ? Math.sqrt(legacyRate) : legacyRate)
+      if (isLegacy) faults.note("driver of upstream")
+      history.state(lane, `life ${own}${isLegacy ? ", upstream's" : ""}`)
       // A socket of its own: whoever is connected to a dead process does not reach the next one.
       const sockets = yield* Layer.build(Layer.fresh(MemoryCsiEndpoint.layer))
       const ended = Deferred.makeUnsafe<void>()
@@ -125,13 +162,15 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
         endpoint: Context.get(sockets, MemoryCsiEndpoint.MemoryCsiEndpoint),
         stop,
         ended,
+        isLegacy,
+        overtaken: Deferred.makeUnsafe(),
         table: undefined
       }
       const config = options.config()
-      const { killEveryCalls } = faults.plan
       if (faults.active && killEveryCalls > 0) life.killAtBoundary(1 + chance.below(2 * killEveryCalls))
       current = process
-      const ports = plant({ ...world, endpoint: Context.get(sockets, CsiEndpoint) })
+      const unchanged = { ...world, endpoint: Context.get(sockets, CsiEndpoint) }
+      const ports = plant(unchanged)
       const context = Context.make(Mounter, life.mounter(ports.mounter)).pipe(
         Context.add(FileSystem.FileSystem, life.fileSystem(ports.fileSystem)),
         // The API server has a clock of its own.
@@ -149,14 +188,22 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
         Context.add(Metric.MetricRegistry, new Map()),
         Context.add(Clock.Clock, clock.clock)
       )
-      const program = Effect.gen(function* () {
+      const legacy = LegacyDriver.run(config, {
+        mounter: life.mounter(world.mounter),
+        fileSystem: life.fileSystem(noted(world.fileSystem)),
+        kubernetes: life.kubernetes(world.legacyKubernetes),
+        providers: life.providers(world.providers),
+        endpoint: unchanged.endpoint
+      }).pipe(Effect.andThen(Deferred.await(process.stop)), Effect.asVoid, Effect.scoped)
+      const ours = Effect.gen(function* () {
         process.table = yield* VolumeTable
-        yield* Driver.run(config, "simulated")
+        // Whoever asks for its version hears that it is another one.
+        yield* Driver.run(config, `simulated-${own}`)
       }).pipe(
         Effect.provide(Layer.provideMerge(Driver.layer(config), Layer.mergeAll(surroundings, NodeFileFormats.layer))),
         Effect.provideContext(context)
       )
-      const fiber = yield* Effect.forkDetach(program)
+      const fiber = yield* Effect.forkDetach(isLegacy ? legacy : ours)
       fiber.addObserver((exit) => {
         if (!life.isAlive) return
         const isTold = Deferred.isDoneUnsafe(process.stop)
@@ -173,18 +220,34 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       supervision += 1
       const own = supervision
       while (own === supervision) {
-        const { ended } = yield* begin
-        yield* Deferred.await(ended)
+        const { ended, overtaken } = yield* begin
+        yield* Effect.raceFirst(Deferred.await(ended), Deferred.await(overtaken))
         yield* Effect.sleep(faults.active ? chance.between(DOWNTIME_MILLIS_MIN, DOWNTIME_MILLIS_MAX) : 1_000)
       }
     }).pipe(Effect.scoped)
 
+    /** Tells it to end, and looks after it until it has. */
+    const end = Effect.fnUntraced(function* (process: Process, graceMillis: number) {
+      Deferred.doneUnsafe(process.stop, Effect.succeed("SIGTERM"))
+      yield* Effect.timeoutOption(Deferred.await(process.ended), graceMillis)
+      process.life.kill()
+      forerunners.delete(process)
+    })
+
+    /** @shape (process) -> whether its successor does not wait for its end */
+    const overtake = Effect.fnUntraced(function* (process: Process) {
+      if (!faults.active || !process.life.isAlive || !chance.happens(faults.plan.overlapRate)) return false
+      faults.note("driver pods overlap")
+      forerunners.add(process)
+      Deferred.doneUnsafe(process.overtaken, Effect.void)
+      yield* Effect.forkIn(end(process, GRACE_MILLIS), scope)
+      return true
+    })
+
     const retire = Effect.fnUntraced(function* (graceMillis: number) {
       supervision += 1
-      if (current === undefined) return
-      Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
-      yield* Effect.timeoutOption(Deferred.await(current.ended), graceMillis)
-      current.life.kill()
+      if (current === undefined || (yield* overtake(current))) return
+      yield* end(current, graceMillis)
     })
 
     const call: MemoryCsiEndpoint.Call = (method, request, callOptions) =>
@@ -200,13 +263,24 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       supervise,
       retire,
       call,
-      kill: Effect.sync(() => current?.life.kill()),
-      stop: Effect.sync(() => {
-        if (current !== undefined) Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
+      kill: Effect.sync(() => {
+        for (const process of forerunners) process.life.kill()
+        current?.life.kill()
+      }),
+      stop: Effect.gen(function* () {
+        if (current === undefined || (yield* overtake(current))) return
+        Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
       }),
       number: () => number,
       isAlive: () => current?.life.isAlive === true,
-      spare: () => current?.life.killAtBoundary(Number.POSITIVE_INFINITY),
+      isLegacy: () => current?.isLegacy === true,
+      isLeftByOurs: (targetPath) => forerunners.size === 0 && !legacyLinks.has(targetPath),
+      spare: () => {
+        for (const { life } of forerunners) life.killAtBoundary(Number.POSITIVE_INFINITY)
+        current?.life.killAtBoundary(Number.POSITIVE_INFINITY)
+        // Nobody stays with upstream's release.
+        if (current?.isLegacy === true) Deferred.doneUnsafe(current.stop, Effect.succeed("SIGTERM"))
+      },
       table: () => (current?.life.isAlive === true ? current.table : undefined)
     }
   })

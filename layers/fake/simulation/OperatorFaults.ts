@@ -3,9 +3,9 @@
  * quiet and some cruel; each fault is then drawn request by request, until faults end.
  */
 import { Effect } from "effect"
-import { KubernetesApiFailed } from "../../../schemas/errors/KubernetesApiFailed.ts"
 import type { KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
 import type { Failure } from "../MemoryKubernetes.ts"
+import { ApiFaults, type ApiRates, drawApiRates, NO_API_RATES } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import type { Rates } from "./Scenario.ts"
@@ -13,7 +13,7 @@ import type { Rates } from "./Scenario.ts"
 const MINUTE = 60_000
 
 /** Rates are chances per request; intervals are means in milliseconds, and 0 is never. */
-export type OperatorRates = Readonly<Record<(typeof RATE_NAMES)[number], number>>
+export type OperatorRates = ApiRates & Readonly<Record<(typeof RATE_NAMES)[number], number>>
 
 const RATE_NAMES = [
   /** Boundaries between port calls that a life lasts. */
@@ -22,13 +22,6 @@ const RATE_NAMES = [
   "pauseEveryMillis",
   /** Another version of the operator takes over. */
   "upgradeEveryMillis",
-  "apiFailRate",
-  "apiSlowRate",
-  "apiOutageEveryMillis",
-  "watchCutEveryMillis",
-  "watchLagMillisMax",
-  /** Somebody else writes an object just before an operator does. */
-  "conflictRate",
   /** API groups of OpenShift are not served for a while. */
   "discoveryEveryMillis",
   /** The operator may not do something for a while. */
@@ -54,12 +47,7 @@ export const drawRates = (chance: Chance, change: (drawn: Rates) => Rates = (dra
     stopEveryMillis: interval(chance, 40 * MINUTE),
     pauseEveryMillis: interval(chance, 30 * MINUTE),
     upgradeEveryMillis: interval(chance, 60 * MINUTE),
-    apiFailRate: chance.sometimes(0.3),
-    apiSlowRate: chance.sometimes(0.5),
-    apiOutageEveryMillis: interval(chance, 40 * MINUTE),
-    watchCutEveryMillis: interval(chance, 20 * MINUTE),
-    watchLagMillisMax: chance.sometimes(2 * MINUTE),
-    conflictRate: chance.sometimes(0.5),
+    ...drawApiRates(chance),
     discoveryEveryMillis: interval(chance, 40 * MINUTE),
     deniedEveryMillis: interval(chance, 40 * MINUTE),
     nodeEveryMillis: interval(chance, 40 * MINUTE),
@@ -73,20 +61,6 @@ export const drawRates = (chance: Chance, change: (drawn: Rates) => Rates = (dra
   return { ...drawn, ...change(drawn) }
 }
 
-const FAILURES: ReadonlyArray<Failure> = [
-  { status: 0, reason: "Network", detail: "the connection was lost" },
-  { status: 0, reason: "Timeout", detail: "no answer in time" },
-  { status: 409, reason: "Conflict" },
-  { status: 429, reason: "TooManyRequests", retryAfterSeconds: 1 },
-  { status: 500, reason: "InternalError" },
-  { status: 503, reason: "ServiceUnavailable" },
-  { status: 504, reason: "Timeout" }
-]
-
-/** @shape (request, failure) -> what the operator is answered */
-export const failedAs = ({ method, path }: KubernetesRequest, { detail, ...failure }: Failure): KubernetesApiFailed =>
-  new KubernetesApiFailed({ method, path, detail: detail ?? "injected", ...failure })
-
 export class OperatorFaults {
   /** False: whatever is asked from now on is answered. */
   active = true
@@ -95,6 +69,8 @@ export class OperatorFaults {
   /** Parts of paths that an operator may not write or read at present. */
   readonly denied = new Set<string>()
   readonly rates: OperatorRates
+  /** Of requests and watches. */
+  readonly api: ApiFaults
   private readonly chance: Chance
   private readonly history: History
 
@@ -102,6 +78,7 @@ export class OperatorFaults {
     this.rates = rates
     this.chance = chance
     this.history = history
+    this.api = new ApiFaults(rates, chance, this)
   }
 
   note(site: string): void {
@@ -122,25 +99,14 @@ export class OperatorFaults {
   }
 
   /** What a request is answered without reaching the API server; undefined: it does reach it. */
-  refusal(request: KubernetesRequest): Failure | undefined {
-    if (this.apiIsDown) return { status: 0, reason: "Network", detail: "connection refused" }
+  refusal(request: Pick<KubernetesRequest, "method" | "path">): Failure | undefined {
     const isDenied = [...this.denied].some((part) => request.path.includes(part))
-    return isDenied ? { status: 403, reason: "Forbidden", detail: "injected: no rights" } : undefined
-  }
-
-  /** A failure of one request, and whether the request takes effect all the same. */
-  failure(request: KubernetesRequest): { readonly failure: Failure; readonly applied: boolean } | undefined {
-    if (!this.strikes(`KubernetesApi.${request.method}`, this.rates.apiFailRate)) return undefined
-    const failure = this.chance.oneOf(FAILURES)
-    // Only who hears nothing can be wrong about it.
-    return { failure, applied: (failure.status === 0 || failure.status === 504) && this.chance.happens(0.5) }
+    return isDenied ? { status: 403, reason: "Forbidden", detail: "injected: no rights" } : this.api.refusal(request)
   }
 
   /** What a request, or its answer, takes on its way. */
-  travelMillis(longest: number): number {
-    return this.strikes("slow", this.rates.apiSlowRate / 20)
-      ? this.chance.between(0, longest)
-      : this.chance.between(0, this.active ? 60 : 5)
+  travelMillis(): number {
+    return this.chance.between(0, this.active ? 60 : 5)
   }
 
   /** Repeats something at random intervals of a mean length; never when that is 0. */
@@ -159,16 +125,11 @@ export class OperatorFaults {
 
 /** Nothing goes wrong. */
 export const NO_RATES: OperatorRates = {
+  ...NO_API_RATES,
   killEveryCalls: 0,
   stopEveryMillis: 0,
   pauseEveryMillis: 0,
   upgradeEveryMillis: 0,
-  apiFailRate: 0,
-  apiSlowRate: 0,
-  apiOutageEveryMillis: 0,
-  watchCutEveryMillis: 0,
-  watchLagMillisMax: 0,
-  conflictRate: 0,
   discoveryEveryMillis: 0,
   deniedEveryMillis: 0,
   nodeEveryMillis: 0,

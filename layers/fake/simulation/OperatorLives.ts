@@ -31,9 +31,10 @@ import * as KlogLogger from "../../real/KlogLogger.ts"
 import * as NodeDigest from "../../real/NodeDigest.ts"
 import { isObject } from "../KubernetesObject.ts"
 import { Life } from "../Life.ts"
+import { failedAs, type Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
-import { failedAs, type OperatorFaults } from "./OperatorFaults.ts"
+import type { OperatorFaults } from "./OperatorFaults.ts"
 import * as Invariants from "./OperatorInvariants.ts"
 import { CANARY, CR_PATH, NAMESPACE, type OperatorWitness, type Sender } from "./OperatorWitness.ts"
 import type { Referee } from "./Referee.ts"
@@ -52,10 +53,15 @@ export const VERSIONS: readonly [Version, ...ReadonlyArray<Version>] = [
 
 /** An operator's request is on its way for no longer, or the Lease would not protect anybody. */
 const SENT_MILLIS_MAX = 4_000
-const ANSWER_MILLIS_MAX = 8_000
 const DOWNTIME_MILLIS = { least: 500, most: 90_000, calm: 1_000 }
 /** By SIGTERM, a process that does not end is killed. */
 const GRACE_MILLIS = 30_000
+
+const NOBODY: Neighbours = {
+  touch: () => Effect.void,
+  remake: () => Effect.void,
+  collectGarbage: Effect.void
+}
 
 /** Puts something between an operator and its world: a mistake that has to be found. */
 export type OperatorPlant = (api: KubernetesApi["Service"]) => KubernetesApi["Service"]
@@ -77,8 +83,8 @@ export interface OperatorLivesOptions {
   readonly history: History
   readonly referee: Referee
   readonly plant?: OperatorPlant
-  /** Somebody else who writes an object. */
-  readonly touch?: (path: string) => Effect.Effect<void>
+  /** Those who write objects as well. */
+  readonly neighbours?: Neighbours
 }
 
 export interface OperatorLives {
@@ -109,7 +115,7 @@ const parts = Layer.mergeAll(
 export const make = Effect.fnUntraced(function* (
   options: OperatorLivesOptions
 ): Effect.fn.Return<OperatorLives, never, Scope.Scope> {
-  const { api, chance, faults, history, referee, touch = () => Effect.void, witness } = options
+  const { api, chance, faults, history, referee, neighbours = NOBODY, witness } = options
   const plant = options.plant ?? ((it) => it)
   const shared = yield* Effect.orDie(Layer.build(parts))
   const wire = yield* Effect.scope
@@ -129,40 +135,35 @@ export const make = Effect.fnUntraced(function* (
     )
     const request = Effect.fnUntraced(function* (asked: KubernetesRequest) {
       const refusal = faults.refusal(asked)
-      const failure = refusal === undefined ? faults.failure(asked) : { failure: refusal, applied: false }
-      const isTouched = asked.method === "PUT" && faults.strikes("KubernetesApi conflict", faults.rates.conflictRate)
+      const fate = refusal === undefined ? faults.api.fate() : undefined
+      const failure = refusal ?? fate?.failure
+      // What is given up has arrived long before, or never does.
+      const arrives = refusal === undefined && fate?.takesEffect !== "never"
+      const others = arrives ? faults.api.meanwhile(asked, neighbours) : undefined
       const arrival = Effect.gen(function* () {
-        yield* sleep(faults.travelMillis(SENT_MILLIS_MAX))
-        if (failure !== undefined && !failure.applied) return yield* failedAs(asked, failure.failure)
-        if (isTouched) yield* touch(asked.path)
-        return yield* server.request(asked)
+        yield* sleep(faults.travelMillis() + Math.min(SENT_MILLIS_MAX, fate?.sentMillis ?? 0))
+        if (!arrives && failure !== undefined) return yield* failedAs(asked, failure)
+        if (others !== undefined) yield* others.before
+        const answer = yield* server.request(asked)
+        if (others !== undefined) yield* others.after
+        return answer
       })
       const travelling = yield* Effect.forkIn(arrival, wire)
       const exit = yield* Fiber.await(travelling)
-      yield* sleep(faults.travelMillis(ANSWER_MILLIS_MAX))
+      yield* sleep(faults.travelMillis() + (fate?.answeredMillis ?? 0))
       yield* awake
-      if (failure?.applied === true) return yield* failedAs(asked, failure.failure)
+      if (failure !== undefined) return yield* failedAs(asked, failure)
       if (asked.method === "GET" && asked.path === CR_PATH) note(sender, exit)
       return yield* exit
     })
-    const lag = Effect.suspend(() =>
-      faults.active && faults.rates.watchLagMillisMax > 0
-        ? sleep(chance.between(0, faults.rates.watchLagMillisMax))
-        : Effect.void
-    )
     return KubernetesApi.of({
       request,
-      watch: (asked, idleMillis) =>
-        Stream.unwrap(
-          Effect.suspend(() => {
-            const refusal = faults.refusal({ ...asked, method: "GET" })
-            return Effect.succeed(
-              refusal === undefined
-                ? Stream.tap(api.watch(asked, idleMillis), () => Effect.andThen(lag, awake))
-                : Stream.fail(failedAs({ ...asked, method: "GET" }, refusal))
-            )
-          })
-        )
+      watch: (asked, idleMillis) => {
+        const refusal = faults.refusal({ ...asked, method: "GET" })
+        return refusal === undefined
+          ? Stream.tap(faults.api.watch(asked, idleMillis, api), () => awake)
+          : Stream.fail(failedAs({ ...asked, method: "GET" }, refusal))
+      }
     })
   }
 

@@ -21,6 +21,7 @@ import type { History } from "./History.ts"
 import { type CsiDriverView, Kubelet } from "./Kubelet.ts"
 import * as Lives from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import type { Strangers } from "./Strangers.ts"
 import { NodeClock } from "./TimeFaults.ts"
 import { NO_TOKENS } from "./Tokens.ts"
 import { PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
@@ -36,6 +37,10 @@ export interface Shared {
   readonly volumes: Map<string, SimulatedVolume>
   /** Uids of pods whose objects are there. */
   readonly podObjects: Set<string>
+  /** Secrets in which others have written. */
+  readonly spoilt: Set<string>
+  /** Others who write objects of the driver. */
+  readonly strangers: Strangers
   readonly csiDriver: () => CsiDriverView | undefined
   /** What is put between a node's driver and its world. */
   readonly plant: (ports: Lives.Ports, nodeName: string) => Lives.Ports
@@ -62,6 +67,8 @@ export interface SimulatedNode {
   readonly mounts: () => ReadonlyArray<string>
   /** Nothing that was mounted is left, and the driver begins anew. */
   readonly reboot: Effect.Effect<void>
+  /** All that is here is gone for good, from one instant to the next. */
+  readonly lose: Effect.Effect<void>
   /** Target paths that belong here. */
   readonly volumes: () => ReadonlyArray<SimulatedVolume>
   /** Puts a volume on this node. */
@@ -83,7 +90,20 @@ export const make = (
   shared: Shared
 ): Effect.Effect<SimulatedNode, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { api, chance, classes, control, csiDriver, history, plant, podObjects, referee, volumes } = shared
+    const {
+      api,
+      chance,
+      classes,
+      control,
+      csiDriver,
+      history,
+      plant,
+      podObjects,
+      referee,
+      spoilt,
+      strangers,
+      volumes
+    } = shared
     const faults = new Faults(plan, chance, history)
     const disk = yield* makeDisk
     const providers = yield* Layer.build(Layer.fresh(MemoryProviders.layer))
@@ -104,27 +124,16 @@ export const make = (
     for (const provider of PROVIDERS) yield* install(provider)
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
-    const world = { files, node, control, volumes, classes, referee, history }
+    const world = { files, node, control, volumes, classes, spoilt, referee, history }
     const witness = new Witness(world, context)
-    /** Somebody else who labels an object. */
-    const touch = (path: string) =>
-      Effect.ignore(
-        Effect.suspend(() =>
-          api.request({
-            method: "PATCH",
-            path,
-            contentType: "application/merge-patch+json",
-            body: { metadata: { labels: { [`others/label-${chance.below(3)}`]: `${chance.below(1_000)}` } } }
-          })
-        )
-      )
     const lives = yield* Lives.make({
       nodeName: name,
       config,
       world: {
         mounter: faults.disk.mounter(witness.mounter(Context.get(disk, Mounter))),
         fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
-        kubernetes: faults.kubernetes(witness.kubernetes(api), control, touch),
+        kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
+        legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providers, Providers),
         registry: Context.get(registry, PluginRegistry)
       },
@@ -173,6 +182,14 @@ export const make = (
           volume.mayChange = true
         }
         yield* node.reboot
+        yield* kubelet.restart
+      }),
+      lose: Effect.gen(function* () {
+        faults.note("node lost")
+        for (const volume of own) volume.state = "Gone"
+        kubelet.lose()
+        yield* lives.kill
+        yield* lives.retire(0)
       }),
       volumes: () => {
         for (const volume of own) if (volume.state === "Gone") own.delete(volume)

@@ -45,8 +45,16 @@ export interface SimulatedVolume {
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
   generationSeen: number
+  /** Upstream's release has recorded it, under the name that it might share with another volume of its pod. */
+  wasUpstreams: boolean
+  /** How often the target path had been mounted on when it was published. */
+  mountsMade: number
+  /** The kubelet has it among those that are mounted, or may be: it takes only such a volume away. */
+  isHeld: boolean
   /** Of a pinned volume: somebody has asked for a refresh, or its record was lost, so that it may change. */
   mayChange: boolean
+  /** Somebody has written or deleted its pod status, which was not seen as it should be since. */
+  isDisturbed?: boolean
 }
 
 /** In every file's content, and allowed nowhere but on tmpfs. */
@@ -60,6 +68,27 @@ export const PODS_DIRECTORY = "/var/lib/kubelet/pods"
 
 export const targetPathOf = (podUid: string, volumeName: string): string =>
   `${PODS_DIRECTORY}/${podUid}/volumes/kubernetes.io~csi/${volumeName}/mount`
+
+/** @shape (pod, class, name and whether it is pinned) -> a volume that the kubelet begins with */
+export const volumeOf = (
+  pod: PodIdentity,
+  volume: { readonly name: string; readonly class: SimulatedClass; readonly isPinned: boolean },
+  mayChange: boolean
+): SimulatedVolume => ({
+  pod,
+  class: volume.class,
+  volumeId: `csi-${pod.uid}-${volume.name}`,
+  targetPath: targetPathOf(pod.uid, volume.name),
+  isPinned: volume.isPinned,
+  state: "Publishing",
+  publishedMillis: 0,
+  recorded: false,
+  generationSeen: 0,
+  wasUpstreams: false,
+  mountsMade: 0,
+  isHeld: false,
+  mayChange
+})
 
 /** Where a volume's story is told: pods of one name follow each other there. */
 export const laneOf = ({ pod, targetPath }: SimulatedVolume): string =>

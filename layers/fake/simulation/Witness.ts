@@ -12,6 +12,7 @@ import type { MemoryNode } from "../MemoryNode.ts"
 import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Referee } from "./Referee.ts"
+import type { Layout } from "./VersionInvariants.ts"
 import {
   laneOf,
   MARK,
@@ -34,6 +35,8 @@ export interface World {
   readonly classes: ReadonlyMap<string, SimulatedClass>
   /** Every volume that there has been, by target path. */
   readonly volumes: Map<string, SimulatedVolume>
+  /** "namespace/name" of Secrets in which somebody has written what no provider gave, until they are written right. */
+  readonly spoilt: Set<string>
   readonly referee: Referee
   readonly history: History
 }
@@ -99,6 +102,7 @@ const ownerUidsOf = (object: JsonObject): ReadonlyArray<string> =>
 
 export class Witness {
   private readonly world: World
+  private readonly made = new Map<string, number>()
   private readonly atOnce: <A, E>(effect: Effect.Effect<A, E>) => A
 
   constructor(world: World, context: Context.Context<never>) {
@@ -131,6 +135,24 @@ export class Witness {
       mounts,
       files: new Map([...found.files].map(([name, data]) => [name, decoder.decode(data)]))
     }
+  }
+
+  /** What is at a target path itself. */
+  layout({ targetPath }: SimulatedVolume): Layout {
+    const { files } = this.world
+    const read = Effect.gen(function* () {
+      const entries = yield* files.readDirectoryEntries(targetPath)
+      const links = yield* Effect.forEach(entries, ({ name, type }) =>
+        type === "SymbolicLink" ? files.readLink(`${targetPath}/${name}`) : Effect.undefined
+      )
+      return new Map(entries.map(({ name }, index) => [name, { link: links[index] }]))
+    })
+    return this.atOnce(Effect.orElseSucceed(read, () => new Map()))
+  }
+
+  /** How often the target path was mounted on so far. */
+  mountsMade({ targetPath }: SimulatedVolume): number {
+    return this.made.get(targetPath) ?? 0
   }
 
   statuses(): ReadonlyArray<Invariants.PodStatusView> {
@@ -201,8 +223,15 @@ export class Witness {
   private checkSecrets(): void {
     for (const secret of this.secrets()) {
       const its = this.classOfSecret(secret.name)
-      if (its !== undefined) this.world.referee.check(Invariants.secretIsOneGeneration, { secret, class: its })
+      if (its !== undefined && !this.world.spoilt.has(secret.name))
+        this.world.referee.check(Invariants.secretIsOneGeneration, { secret, class: its })
     }
+  }
+
+  /** A Secret that somebody has edited is written right, and so are all others. */
+  checkRestored(its: SimulatedClass): void {
+    this.world.spoilt.delete(sourceOf({ ...its, name: secretNameOf(its) }))
+    this.checkSecrets()
   }
 
   private podUids(): ReadonlySet<string | undefined> {
@@ -312,7 +341,12 @@ export class Witness {
       })
     return Mounter.of({
       ...mounter,
-      mountTmpfs: (path, options) => changing(path, mounter.mountTmpfs(path, options)),
+      mountTmpfs: (path, options) => {
+        const counted = Effect.tap(mounter.mountTmpfs(path, options), () =>
+          Effect.sync(() => this.made.set(path, (this.made.get(path) ?? 0) + 1))
+        )
+        return changing(path, counted)
+      },
       unmount: (path) => changing(path, mounter.unmount(path))
     })
   }
@@ -332,6 +366,9 @@ export class Witness {
             return Effect.tap(api.request(request), () =>
               Effect.sync(() => {
                 const after = this.secretAt(path)
+                if (isObject(body) && body["data"] !== undefined && after !== undefined) {
+                  this.world.spoilt.delete(after.name)
+                }
                 // Whoever has made it may have taken it away meanwhile.
                 if (before !== undefined && (after !== undefined || method === "DELETE")) {
                   this.world.referee.check(Invariants.secretsOfOthersStay, { before, after })

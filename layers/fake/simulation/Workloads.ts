@@ -1,7 +1,7 @@
 /**
- * What runs in a simulated cluster: Deployments, StatefulSets and bare pods whose pods are made, put on nodes, ended,
- * evicted and deleted by force. A pod that is deleted by force has a successor at once, while its node still has to
- * notice.
+ * What runs in a simulated cluster: Deployments, StatefulSets, DaemonSets, Jobs and bare pods whose pods are made, put on
+ * nodes, ended, evicted, deleted by force, and lost with their nodes. A pod that is deleted by force has a successor at
+ * once, while its node still has to notice; one of a Job that has completed stays as an object when its volumes are gone.
  */
 import { Clock, Deferred, Effect } from "effect"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
@@ -10,11 +10,20 @@ import type { Chance } from "./Chance.ts"
 import type { History } from "./History.ts"
 import { podBody, WISH_MILLIS_MAX } from "./Kubelet.ts"
 import type { SimulatedNode } from "./SimulatedNode.ts"
-import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, targetPathOf } from "./Volume.ts"
+import { laneOf, type SimulatedClass, type SimulatedVolume, sourceOf, volumeOf } from "./Volume.ts"
 
-const KINDS = ["Deployment", "StatefulSet", "Pod"] as const
+const KINDS = ["Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"] as const
 const LIFETIME_MILLIS_MAX = 3_600_000
+const JOB_MILLIS_MAX = 900_000
 const LOOK_MILLIS = 5_000
+/** From a pod's last look at its node until its object is taken away by force. */
+const EVICTION_MILLIS_MAX = 300_000
+/** How long a Job stays when it has completed. */
+const FINISHED_MILLIS_MAX = 300_000
+/** Two rounds of garbage. */
+const COLLECTED_WITHIN_MILLIS = 60_000
+const FLAPS_MAX = 6
+const FLAP_MILLIS_MAX = 30_000
 const PEOPLE_LANE = "pods and people"
 
 export interface Workload {
@@ -37,11 +46,25 @@ interface Instance {
   readonly objectGone: Deferred.Deferred<void>
   isWanted: boolean
   isForced: boolean
+  /** Its containers have done what they were for. */
+  isFinished: boolean
+  /** Its node is not there any more. */
+  isLost: boolean
 }
+
+interface Owner {
+  readonly references: ReadonlyArray<JsonObject>
+  readonly remove: Effect.Effect<void>
+}
+
+const NOBODY: Owner = { references: [], remove: Effect.void }
 
 export interface WorkloadsOptions {
   readonly api: KubernetesApi["Service"]
+  /** Those that are there now. */
   readonly nodes: ReadonlyArray<SimulatedNode>
+  /** Volumes of a node that is gone, when nothing in the API server should speak of them any more. */
+  readonly lostForGood: (volumes: ReadonlyArray<SimulatedVolume>, afterMillis: number) => void
   readonly podObjects: Set<string>
   /** By target path. */
   readonly volumes: Map<string, SimulatedVolume>
@@ -49,10 +72,11 @@ export interface WorkloadsOptions {
   readonly history: History
 }
 
-/** @shape (namespaces' classes, pods in all, chance) -> workloads of one to four pods each */
+/** @shape (namespaces' classes, pods in all, nodes, chance) -> workloads of one to four pods each, or one per node */
 export const draw = (
   classes: ReadonlyMap<string, SimulatedClass>,
   pods: number,
+  nodes: number,
   chance: Chance
 ): ReadonlyArray<Workload> => {
   const workloads: Array<Workload> = []
@@ -61,7 +85,8 @@ export const draw = (
     const kind = chance.oneOf(KINDS)
     const { namespace } = chance.oneOf(all)
     const own = all.filter((it) => it.namespace === namespace)
-    const replicasMax = kind === "Pod" ? 1 : Math.min(left, 1 + chance.below(4))
+    const usually = kind === "Pod" ? 1 : Math.min(left, 1 + chance.below(4))
+    const replicasMax = kind === "DaemonSet" ? nodes : usually
     workloads.push({
       kind,
       name: `${kind.toLowerCase()}-${workloads.length}`,
@@ -79,13 +104,25 @@ export const draw = (
   return workloads
 }
 
-const OWNERS = { Deployment: "ReplicaSet", StatefulSet: "StatefulSet" } as const
+const OWNERS = {
+  Deployment: { apiVersion: "apps/v1", kind: "ReplicaSet" },
+  StatefulSet: { apiVersion: "apps/v1", kind: "StatefulSet" },
+  DaemonSet: { apiVersion: "apps/v1", kind: "DaemonSet" },
+  Job: { apiVersion: "batch/v1", kind: "Job" }
+} as const
+
+const ownerSpec = (kind: Workload["kind"], name: string): JsonObject => {
+  const labels = { app: name }
+  const template = { metadata: { labels }, spec: { containers: [{ name: "app", image: "app" }] } }
+  return kind === "DaemonSet" ? { selector: { matchLabels: labels }, template } : {}
+}
 
 export class Workloads {
   private readonly it: WorkloadsOptions
   private readonly instances = new Set<Instance>()
   private stage: "Chaos" | "Calm" | "Ending" = "Chaos"
-  private readonly ownerPaths: Array<string> = []
+  private readonly ownerPaths = new Set<string>()
+  private readonly calmed = Deferred.makeUnsafe<void>()
   private made = 0
 
   constructor(options: WorkloadsOptions) {
@@ -95,6 +132,7 @@ export class Workloads {
   /** Every pod that should run does so from now on, and stays. */
   calm(workloads: ReadonlyArray<Workload>): void {
     this.stage = "Calm"
+    Deferred.doneUnsafe(this.calmed, Effect.void)
     for (const workload of workloads) workload.replicas = workload.replicasMax
   }
 
@@ -111,9 +149,9 @@ export class Workloads {
     })
   )
 
-  /** How many pods have an object or volumes. */
+  /** How many pods are there to stay. */
   get running(): number {
-    return this.instances.size
+    return [...this.instances].filter(({ isWanted }) => isWanted).length
   }
 
   private dismiss(instance: Instance, isForced: boolean): void {
@@ -130,56 +168,96 @@ export class Workloads {
 
   /** Every pod leaves the node, except those of DaemonSets. */
   evict(node: SimulatedNode): void {
-    for (const instance of this.instances) if (instance.node === node) this.dismiss(instance, false)
+    for (const instance of this.instances) {
+      if (instance.node === node && instance.workload.kind !== "DaemonSet") this.dismiss(instance, false)
+    }
   }
+
+  /** The node is gone with all that was on it; that its pods are, becomes known after a while. */
+  lose(node: SimulatedNode): void {
+    for (const instance of this.instances) {
+      if (instance.node !== node) continue
+      instance.isLost = true
+      this.dismiss(instance, false)
+    }
+  }
+
+  /** An autoscaler that cannot make up its mind. */
+  readonly flap = Effect.fnUntraced({ self: this }, function* (workload: Workload) {
+    const { chance } = this.it
+    for (let left = 1 + chance.below(FLAPS_MAX); left > 0; left--) {
+      this.scale(workload)
+      yield* Effect.sleep(chance.between(0, FLAP_MILLIS_MAX))
+    }
+  })
 
   scale(workload: Workload): void {
     const { chance, history } = this.it
+    if (workload.kind === "DaemonSet") return
     workload.replicas = chance.below(workload.replicasMax + 1)
     history.note(`${workload.namespace}/${workload.name} is to have ${workload.replicas} pods`, PEOPLE_LANE)
   }
 
-  /** The object that owns a workload's pods; bare pods have none. */
-  private readonly own = Effect.fnUntraced({ self: this }, function* ({ kind, name, namespace }: Workload) {
-    if (kind === "Pod") return []
-    const owner = OWNERS[kind]
-    const created = yield* Effect.orDie(
-      this.it.api.request({
-        method: "POST",
-        path: `/apis/apps/v1/namespaces/${namespace}/${owner.toLowerCase()}s`,
-        body: { apiVersion: "apps/v1", kind: owner, metadata: { name, namespace }, spec: {} }
-      })
-    )
-    this.ownerPaths.push(`/apis/apps/v1/namespaces/${namespace}/${owner.toLowerCase()}s/${name}`)
-    return [{ apiVersion: "apps/v1", kind: owner, name, uid: uidOf(created), controller: true }]
-  })
+  /** An object that owns pods; bare pods have none. */
+  private readonly own = Effect.fnUntraced(
+    { self: this },
+    function* ({ kind, namespace }: Workload, name: string): Effect.fn.Return<Owner> {
+      if (kind === "Pod") return NOBODY
+      const { api } = this.it
+      const owner = OWNERS[kind]
+      const path = `/apis/${owner.apiVersion}/namespaces/${namespace}/${owner.kind.toLowerCase()}s`
+      const body = { ...owner, metadata: { name, namespace }, spec: ownerSpec(kind, name) }
+      const created = yield* Effect.orDie(api.request({ method: "POST", path, body }))
+      const itsPath = `${path}/${name}`
+      this.ownerPaths.add(itsPath)
+      return {
+        references: [{ ...owner, name, uid: uidOf(created), controller: true }],
+        remove: Effect.suspend(() =>
+          this.ownerPaths.delete(itsPath)
+            ? Effect.asVoid(Effect.orDie(api.request({ method: "DELETE", path: itsPath })))
+            : Effect.void
+        )
+      }
+    }
+  )
+
+  /** What happens to a pod's object before its volumes are taken away; the first of them is enough. */
+  private readonly leave = (instance: Instance, path: string, objectGone: Effect.Effect<void>) =>
+    Effect.suspend(() => {
+      if (instance.isForced) return objectGone
+      if (!instance.isFinished || instance.isLost) return Effect.void
+      // A pod that has completed uses nothing any more.
+      for (const volume of instance.volumes) if (volume.state !== "Gone") volume.state = "Unpublishing"
+      const body = { status: { phase: "Succeeded" } }
+      const contentType = "application/merge-patch+json"
+      return Effect.ignore(this.it.api.request({ method: "PATCH", path: `${path}/status`, contentType, body }))
+    })
+
+  /** How long a pod's object outlasts its volumes. */
+  private readonly linger = ({ isFinished, isLost }: Instance) =>
+    Effect.suspend(() => {
+      const longest = isLost ? EVICTION_MILLIS_MAX : isFinished ? FINISHED_MILLIS_MAX : 0
+      if (longest === 0) return Effect.void
+      return Effect.timeoutOption(Deferred.await(this.calmed), this.it.chance.between(0, longest))
+    })
 
   private readonly start = Effect.fnUntraced(
     { self: this },
-    function* (workload: Workload, node: SimulatedNode, name: string, owners: ReadonlyArray<JsonObject>) {
+    function* (workload: Workload, node: SimulatedNode, name: string, owner: Owner) {
       const { api, history, podObjects } = this.it
       const { namespace } = workload
       const path = `/api/v1/namespaces/${namespace}/pods`
-      const body = podBody({ ...workload, name, nodeName: node.name, owners })
+      const body = podBody({ ...workload, name, nodeName: node.name, owners: owner.references })
       const uid = uidOf(yield* Effect.orDie(api.request({ method: "POST", path, body })))
       podObjects.add(uid)
       history.count("pods")
+      history.count(`pods of a ${workload.kind}`)
       history.note(`pod ${namespace}/${name} (${uid}) is for ${node.name}`, PEOPLE_LANE)
       const nowMillis = yield* Clock.currentTimeMillis
       const pod = { name, namespace, uid, serviceAccountName: `${workload.name}-account` }
-      const volumes = workload.volumes.map(
-        (volume): SimulatedVolume => ({
-          pod,
-          class: volume.class,
-          volumeId: `csi-${uid}-${volume.name}`,
-          targetPath: targetPathOf(uid, volume.name),
-          isPinned: volume.isPinned,
-          state: "Publishing",
-          recorded: false,
-          publishedMillis: 0,
-          generationSeen: 0,
-          mayChange: nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX
-        })
+      // A wish from before may still be on its way to the driver.
+      const volumes = workload.volumes.map((volume) =>
+        volumeOf(pod, volume, nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX)
       )
       for (const volume of volumes) {
         node.take(volume)
@@ -192,7 +270,9 @@ export class Workloads {
         leaving: Deferred.makeUnsafe(),
         objectGone: Deferred.makeUnsafe(),
         isWanted: true,
-        isForced: false
+        isForced: false,
+        isFinished: false,
+        isLost: false
       }
       this.instances.add(instance)
       const objectGone = Effect.suspend(() => {
@@ -208,15 +288,27 @@ export class Workloads {
           .runPod(volumes, {
             isWanted: Effect.sync(() => instance.isWanted),
             leaving: Deferred.await(instance.leaving),
-            podObjectGone: Effect.suspend(() => (instance.isForced ? objectGone : Effect.void))
+            podObjectGone: this.leave(instance, `${path}/${name}`, objectGone)
           })
           .pipe(
+            Effect.andThen(Effect.suspend(() => this.linger(instance))),
             Effect.andThen(objectGone),
+            Effect.andThen(workload.kind === "Job" ? owner.remove : Effect.void),
             Effect.andThen(
               Effect.sync(() => {
                 this.instances.delete(instance)
                 for (const { targetPath } of volumes) this.it.volumes.delete(targetPath)
               })
+            ),
+            Effect.andThen(
+              Effect.suspend(() =>
+                instance.isLost
+                  ? Effect.andThen(
+                      Effect.sleep(COLLECTED_WITHIN_MILLIS),
+                      Effect.sync(() => this.it.lostForGood(volumes, COLLECTED_WITHIN_MILLIS))
+                    )
+                  : Effect.void
+              )
             )
           )
       )
@@ -224,26 +316,39 @@ export class Workloads {
     }
   )
 
+  /** Where a pod may be put: one of a DaemonSet where there is none yet. */
+  private nodesFor(workload: Workload): ReadonlyArray<SimulatedNode> {
+    const { nodes } = this.it
+    if (workload.kind !== "DaemonSet") return nodes.filter(({ isSchedulable }) => isSchedulable)
+    const taken = new Set([...this.instances].flatMap((it) => (it.workload === workload ? [it.node] : [])))
+    return nodes.filter((node) => !taken.has(node))
+  }
+
   /** One replica after the other, for ever. */
-  private readonly fill = (workload: Workload, index: number, owners: ReadonlyArray<JsonObject>) =>
+  private readonly fill = (workload: Workload, index: number, owner: Owner) =>
     Effect.gen({ self: this }, function* () {
-      const { chance, nodes } = this.it
+      const { chance } = this.it
       yield* Effect.sleep(chance.between(0, LOOK_MILLIS))
       for (;;) {
-        const free = nodes.filter(({ isSchedulable }) => isSchedulable)
+        const free = this.nodesFor(workload)
         if (this.stage === "Ending" || index >= workload.replicas || free.length === 0) {
           yield* Effect.sleep(LOOK_MILLIS)
           continue
         }
         this.made += 1
-        const name = workload.kind === "Deployment" ? `${workload.name}-${this.made}` : `${workload.name}-${index}`
-        const instance = yield* this.start(workload, chance.oneOf(free), name, owners)
-        let lifetimeMillis = chance.between(0, LIFETIME_MILLIS_MAX)
+        const isNumbered = workload.kind === "StatefulSet" || workload.kind === "Pod"
+        const name = `${workload.name}-${isNumbered ? index : this.made}`
+        const node = chance.oneOf(free)
+        const itsOwner = workload.kind === "Job" ? yield* this.own(workload, name) : owner
+        const instance = yield* this.start(workload, node, name, itsOwner)
+        let lifetimeMillis = chance.between(0, workload.kind === "Job" ? JOB_MILLIS_MAX : LIFETIME_MILLIS_MAX)
         while (instance.isWanted) {
           yield* Effect.timeoutOption(Deferred.await(instance.leaving), LOOK_MILLIS * 4)
           lifetimeMillis -= LOOK_MILLIS * 4
           const isOver = this.stage === "Chaos" && (lifetimeMillis <= 0 || index >= workload.replicas)
-          if (isOver) this.dismiss(instance, false)
+          if (!isOver) continue
+          instance.isFinished = workload.kind === "Job"
+          this.dismiss(instance, false)
         }
         yield* Deferred.await(instance.objectGone)
       }
@@ -252,9 +357,9 @@ export class Workloads {
   /** Makes a workload's pods; returns at once. */
   readonly run = (workload: Workload) =>
     Effect.gen({ self: this }, function* () {
-      const owners = yield* this.own(workload)
+      const owner = yield* workload.kind === "Job" ? Effect.succeed(NOBODY) : this.own(workload, workload.name)
       for (let index = 0; index < workload.replicasMax; index++) {
-        yield* Effect.forkScoped(this.fill(workload, index, owners))
+        yield* Effect.forkScoped(this.fill(workload, index, owner))
       }
     })
 }

@@ -1,0 +1,117 @@
+/**
+ * Pod statuses that others have written or deleted: a volume that is published has one that is true of it.
+ *
+ * What is told of a pod status is compared with what this process has recorded, after a moment in which its own writes
+ * are heard of. Only a pod that is known to be there gets one again: that of a pod that ends goes with its pod. A pod
+ * status that was never recorded is the publish call's business.
+ *
+ * @source reference/driver.md 5.5; reference/defects.md S13
+ */
+import { Effect } from "effect"
+import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
+import type { CachedPodStatus } from "../../schemas/SecretProviderClassPodStatus.ts"
+import { KubernetesApi } from "../ports/KubernetesApi.ts"
+import * as ReconcileLoop from "../reconciler/ReconcileLoop.ts"
+import type * as Reflector from "../reconciler/Reflector.ts"
+import * as WorkQueue from "../reconciler/WorkQueue.ts"
+import { LogKeys } from "../telemetry/LogKeys.ts"
+import { NodePods } from "./NodePods.ts"
+import * as PodStatus from "./PodStatus.ts"
+import { Settings } from "./Settings.ts"
+import type { VolumeRecord } from "./VolumeRecord.ts"
+import { VolumeTable } from "./VolumeTable.ts"
+
+/** Until what was written is heard of, and a pod that is gone is known to be. */
+const SETTLED_MILLIS = 2_000
+/** Somebody works on the volume, or its pod is not known yet. */
+const SOON_MILLIS = 5_000
+
+/** @shape (pod status as it is held, what was recorded) -> it says that */
+const isTrue = (held: CachedPodStatus | undefined, record: VolumeRecord): boolean => {
+  const { pod, secretProviderClassName, targetPath } = record
+  const wanted = PodStatus.desired({
+    nodeId: "",
+    pod,
+    secretProviderClassName,
+    targetPath,
+    objectVersions: record.objectVersions
+  })
+  return held !== undefined && PodStatus.sameStatus(held.status, wanted.status)
+}
+
+/**
+ * @shape  (held: by `Resource.keyOf`) -> noticed: to be told of every change, `run`: never ends
+ * @errors none: what fails is logged and tried again
+ */
+export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPodStatus | undefined) {
+  const api = yield* KubernetesApi
+  const pods = yield* NodePods
+  const table = yield* VolumeTable
+  const { nodeId } = yield* Settings
+  const queue = yield* WorkQueue.make()
+
+  const heldOf = ({ pod, podStatusName }: VolumeRecord) => held(`${pod.namespace}/${podStatusName ?? ""}`)
+
+  /** The volume that has it by our own account, whatever it says itself. */
+  const volumeOf = ({ metadata, status }: CachedPodStatus): VolumeRecord | undefined => {
+    const isIts = ({ pod, podStatusName }: VolumeRecord) =>
+      podStatusName === metadata.name && pod.namespace === metadata.namespace
+    const named = table.get(status?.targetPath ?? "")
+    return named !== undefined && isIts(named) ? named : table.all().find(isIts)
+  }
+
+  /** What it says now, or, of one that is gone, said last. */
+  const look = (podStatus: CachedPodStatus, isThere: boolean): void => {
+    const volume = volumeOf(podStatus)
+    if (volume === undefined || (isThere && isTrue(podStatus, volume))) return
+    queue.addAfter(volume.targetPath, SETTLED_MILLIS)
+  }
+
+  const noticed = (change: Reflector.Change<CachedPodStatus>): void => {
+    if (change._tag === "Synced") for (const podStatus of change.objects.values()) look(podStatus, true)
+    else look(change.object, change._tag === "Applied")
+  }
+
+  const write = Effect.fnUntraced(function* (targetPath: string) {
+    const known = table.get(targetPath)
+    if (known?.podStatusName === undefined) return
+    const { honoured, objectVersions, pod, podStatusName, secretProviderClassName } = known
+    const input = { nodeId, pod, secretProviderClassName, targetPath, objectVersions, honoured }
+    const { name, written } = yield* PodStatus.record({ ...input, knownName: podStatusName })
+    const latest = table.get(targetPath)
+    if (latest !== undefined) table.set({ ...latest, podStatusName: name })
+    if (!written) return
+    yield* Effect.logWarning("a pod status that was changed or deleted by somebody else is written again", {
+      [LogKeys.targetPath]: targetPath,
+      [LogKeys.pod]: `${pod.namespace}/${pod.name}`,
+      podStatus: name
+    })
+  })
+
+  const reconcile = Effect.fnUntraced(function* (
+    targetPath: string
+  ): Effect.fn.Return<ReconcileLoop.Outcome, KubernetesApiFailed, KubernetesApi> {
+    const known = table.get(targetPath)
+    if (known?.podStatusName === undefined || isTrue(heldOf(known), known)) return ReconcileLoop.DONE
+    if (pods.isEnding(known.pod)) return ReconcileLoop.DONE
+    if (pods.get(known.pod) === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    let isDone = false
+    yield* table.inBackground(
+      targetPath,
+      Effect.andThen(
+        write(targetPath),
+        Effect.sync(() => {
+          isDone = true
+        })
+      )
+    )
+    return isDone ? ReconcileLoop.DONE : ReconcileLoop.requeueAfter(SOON_MILLIS)
+  })
+
+  const run = Effect.provideService(
+    ReconcileLoop.run({ name: "pod-status", workers: 1, queue, reconcile }),
+    KubernetesApi,
+    api
+  )
+  return { noticed, run }
+})
