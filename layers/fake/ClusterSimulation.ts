@@ -9,13 +9,14 @@
 import { Clock, Context, Effect, Scope } from "effect"
 import { FORCE_REFRESH_KEY } from "../../schemas/ForceRefresh.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt } from "./KubernetesObject.ts"
+import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "./KubernetesObject.ts"
 import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator } from "./simulation/Administrator.ts"
 import { apiChaos, driverReach, operatorReach } from "./simulation/ApiChaos.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses, NAMESPACES } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
+import { diskTroubles } from "./simulation/DiskFaults.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
 import type { DriverSettings } from "./simulation/DriverSettings.ts"
 import { drawPlan, type FaultPlan } from "./simulation/Faults.ts"
@@ -27,10 +28,13 @@ import { drawRates, OperatorFaults, type OperatorRates } from "./simulation/Oper
 import * as OperatorInvariants from "./simulation/OperatorInvariants.ts"
 import * as OperatorLives from "./simulation/OperatorLives.ts"
 import { FINALIZER, NAMESPACE, OperatorWitness } from "./simulation/OperatorWitness.ts"
+import { providerTroubles } from "./simulation/ProviderFaults.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { Rates, RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import * as SimulatedNode from "./simulation/SimulatedNode.ts"
 import { Strangers } from "./simulation/Strangers.ts"
+import { timeTroubles } from "./simulation/TimeFaults.ts"
+import type { TokenSettings } from "./simulation/Tokens.ts"
 import { ALWAYS, type SimulatedClass, type SimulatedVolume } from "./simulation/Volume.ts"
 import { draw as drawWorkloads, Workloads } from "./simulation/Workloads.ts"
 
@@ -140,6 +144,14 @@ const storeConfig = (secretsStore: JsonObject): JsonObject => ({
   spec: { driverConfig: { driverType: "SecretsStore", secretsStore } }
 })
 
+/** @shape (CSIDriver) -> the tokens that kubelets send because of it */
+const tokensOf = (csiDriver: JsonObject): TokenSettings => ({
+  audiences: listAt(objectAt(csiDriver, "spec"), "tokenRequests").flatMap((request) =>
+    isObject(request) ? [textAt(request, "audience") ?? ""] : []
+  ),
+  inSecrets: objectAt(csiDriver, "spec")["serviceAccountTokenInSecrets"] === true
+})
+
 /** What a run keeps outside of its program, so that it is there however the run ends. */
 interface Notes {
   plans: Plans | undefined
@@ -173,7 +185,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const operatorWitness = new OperatorWitness({ control, clock, referee, history, context })
     operatorWitness.refresh()
     const api = operatorWitness.forOthers(server, "others")
-    const classes = drawClasses(chance)
+    const classes = drawClasses(chance, plan.oddClassesRate)
     const create = (path: string, body: unknown) => Effect.orDie(api.request({ method: "POST", path, body }))
     for (const it of classes.values()) yield* create(classPath(it.namespace), classObject(it, true))
 
@@ -183,7 +195,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       const found = operatorWitness.csiDriver
       return found === undefined
         ? undefined
-        : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true }
+        : { requiresRepublish: objectAt(found, "spec")["requiresRepublish"] === true, tokens: tokensOf(found) }
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const spoilt = new Set<string>()
@@ -298,27 +310,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
         const users = witness.usersOf(secret).filter(({ publishedMillis }) => now - publishedMillis > ownedWithinMillis)
         referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users })
       }
-    })
-
-    const providerGone = Effect.gen(function* () {
-      const [node, provider] = [chance.oneOf(nodes), chance.oneOf(PROVIDERS)]
-      node.faults.note("Providers.locate")
-      yield* node.uninstall(provider)
-      yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(node.install(provider)))
-    })
-
-    /** It throttles whoever asks, on all nodes. */
-    const providerThrottles = Effect.gen(function* () {
-      const provider = chance.oneOf(PROVIDERS)
-      firstNode.faults.note("Providers throttle")
-      for (const { faults } of nodes) faults.throttling.add(provider)
-      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            for (const { faults } of nodes) faults.throttling.delete(provider)
-          })
-        )
-      )
     })
 
     let wishes = 0
@@ -466,8 +457,9 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
           perNode(plan.kubeletRestartEveryMillis),
           Effect.suspend(() => chance.oneOf(nodes).kubelet.restart)
         ),
-        every(chance, perNode(plan.providerGoneEveryMillis), providerGone),
-        every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
+        ...providerTroubles({ nodes, rates: plan, classes, chance, history }),
+        ...diskTroubles({ nodes, rates: plan, chance, context }),
+        ...timeTroubles({ nodes, rates: plan, chance, history }),
         every(chance, perNode(5 * MINUTE), ask),
         ...apiChaos({
           ...{ control, chance, history },
@@ -526,7 +518,6 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     isChaos = false
     for (const { faults, kubelet, lives } of nodes) {
       faults.active = false
-      faults.throttling.clear()
       lives.spare()
       kubelet.calm()
     }

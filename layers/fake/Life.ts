@@ -31,6 +31,12 @@ const outcomeOf = (exit: Exit.Exit<unknown, unknown>): string => {
   return (failure instanceof Error ? failure.message : String(failure)).slice(0, OUTCOME_LENGTH_MAX)
 }
 
+/** Whether the process runs at present; a process that stands still is alive, and does nothing. */
+interface Stillness {
+  readonly isStill: boolean
+  readonly awake: Effect.Effect<void>
+}
+
 export class Life {
   private dead = false
   private countdown = Number.POSITIVE_INFINITY
@@ -44,9 +50,16 @@ export class Life {
   /** Called with the name of each port call, and the paths and names that it is about. */
   readonly onCall: (site: string, subject: string) => Answered | undefined
 
-  constructor(onDeath: () => void, onCall: (site: string, subject: string) => Answered | undefined) {
+  private readonly stillness: Stillness | undefined
+
+  constructor(
+    onDeath: () => void,
+    onCall: (site: string, subject: string) => Answered | undefined,
+    stillness?: Stillness
+  ) {
     this.onDeath = onDeath
     this.onCall = onCall
+    this.stillness = stillness
   }
 
   get isAlive() {
@@ -77,11 +90,25 @@ export class Life {
   /** A port call of this process. */
   readonly gate = <A, E, R>(site: string, effect: Effect.Effect<A, E, R>, subject = ""): Effect.Effect<A, E, R> =>
     Effect.suspend(() => {
+      if (this.stillness?.isStill === true) {
+        return Effect.andThen(this.stillness.awake, this.gate(site, effect, subject))
+      }
       if (!this.passBoundary()) return Effect.never
       this.calls += 1
       const answered = this.onCall(site, subject)
-      return Effect.flatMap(this.perform(effect, answered), (exit) => (this.passBoundary() ? exit : Effect.never))
+      return Effect.flatMap(this.perform(effect, answered), (exit) => this.hear(exit))
     })
+
+  /** An answer reaches a process that is alive, as soon as it runs. */
+  private readonly hear = <A, E>(exit: Exit.Exit<A, E>): Effect.Effect<A, E> => {
+    if (this.stillness?.isStill === true) {
+      return Effect.andThen(
+        this.stillness.awake,
+        Effect.suspend(() => this.hear(exit))
+      )
+    }
+    return this.passBoundary() ? exit : Effect.never
+  }
 
   /** In a fiber of its own, which dies with the process even where the caller cannot be interrupted. */
   private readonly perform = <A, E, R>(

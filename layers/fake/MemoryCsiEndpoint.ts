@@ -109,7 +109,9 @@ const make: Effect.Effect<Context.Context<CsiEndpoint | MemoryCsiEndpoint>> = Ef
       // It begins after the call is counted as under way.
       const fiber = server.fork(
         Effect.yieldNow.pipe(
-          Effect.flatMap(() => handler(request, { method, deadlineMillis })),
+          // A deadline crosses the wire as the time that is left: whose clock is right is no question then.
+          Effect.flatMap(() => Clock.currentTimeMillis),
+          Effect.flatMap((its) => handler(request, { method, deadlineMillis: its + deadlineMillis - now })),
           Effect.tapCause((cause) =>
             Cause.hasDies(cause) ? Effect.logError("a call ended with a defect", { method, cause }) : Effect.void
           )

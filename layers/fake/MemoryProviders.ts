@@ -1,5 +1,6 @@
 /**
- * Providers in memory: installed under a name, answering with an effect each. Waiting happens on the Effect clock.
+ * Providers in memory: installed under a name, answering with an effect each. Waiting happens on the Effect clock. Each
+ * has a socket, which may be there without anybody who accepts on it.
  *
  * @source test/contracts/ProvidersSuite.ts runs on this and on ProviderSockets
  */
@@ -20,14 +21,22 @@ export interface ProviderCall {
   readonly request: MountRequest
 }
 
+/** A socket that is there; of one that is not, nothing is kept. "forbidden": it may not be opened. */
+export type SocketState = "listening" | "refusing" | "forbidden"
+
+/** What a provider says of itself. */
+export type VersionHandler = () => Effect.Effect<VersionResponse, ProviderCallFailed>
+
 /** Unlike the driver's port, these happen at once: no other fiber runs before they have. */
 export class MemoryProviders extends Context.Service<
   MemoryProviders,
   {
     /** Wakes whoever waits for this name; replaces a provider of the same name, whose calls under way then break. */
-    readonly install: (name: string, handler: MountHandler) => Effect.Effect<void>
+    readonly install: (name: string, handler: MountHandler, version?: VersionHandler) => Effect.Effect<void>
     /** Calls under way break, as when a provider's process ends. */
     readonly remove: (name: string) => Effect.Effect<void>
+    /** Unless it listens, calls under way break, and new ones wait. Nothing, for a name that is not installed. */
+    readonly setSocket: (name: string, state: SocketState) => Effect.Effect<void>
     /** Every mount that reached a provider so far, in order. */
     readonly calls: ReadonlyArray<ProviderCall>
   }
@@ -41,7 +50,14 @@ const RECEIVE_BYTES_MAX = 4_194_304
 
 interface Installed {
   readonly handler: MountHandler
-  readonly broken: Deferred.Deferred<never, ProviderCallFailed>
+  readonly version: VersionHandler
+  socket: SocketState
+  broken: Deferred.Deferred<never, ProviderCallFailed>
+}
+
+const REFUSALS: Readonly<Record<Exclude<SocketState, "listening">, string>> = {
+  refusing: "connect ECONNREFUSED",
+  forbidden: "connect EACCES"
 }
 
 const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect.sync(() => {
@@ -50,25 +66,45 @@ const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect
   const calls: Array<ProviderCall> = []
   let arrival = Deferred.makeUnsafe<void>()
 
+  const unavailable = (provider: string, details: string) =>
+    new ProviderCallFailed({ provider, grpcCode: "UNAVAILABLE", details, unanswered: true })
+  const disconnect = (name: string, { broken }: Installed) =>
+    void Deferred.doneUnsafe(broken, Effect.fail(unavailable(name, "the connection was closed")))
   const remove = (name: string) => {
     const provider = installed.get(name)
     installed.delete(name)
-    if (provider === undefined) return
-    const details = "the connection was closed"
-    const failure = new ProviderCallFailed({ provider: name, grpcCode: "UNAVAILABLE", details, unanswered: true })
-    Deferred.doneUnsafe(provider.broken, Effect.fail(failure))
+    if (provider !== undefined) disconnect(name, provider)
+  }
+  /** Wakes whoever waits for a socket. */
+  const announce = () => {
+    const arrived = arrival
+    arrival = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(arrived, Effect.void)
   }
 
   const control = MemoryProviders.of({
-    install: (name, handler) =>
+    install: (name, handler, version) =>
       Effect.sync(() => {
         remove(name)
-        installed.set(name, { handler, broken: Deferred.makeUnsafe() })
-        const arrived = arrival
-        arrival = Deferred.makeUnsafe()
-        Deferred.doneUnsafe(arrived, Effect.void)
+        const usual = { version: PROVIDER_API_VERSION, runtimeName: name, runtimeVersion: "0.0.10" }
+        installed.set(name, {
+          handler,
+          version: version ?? (() => Effect.succeed(usual)),
+          socket: "listening",
+          broken: Deferred.makeUnsafe()
+        })
+        announce()
       }),
     remove: (name) => Effect.sync(() => remove(name)),
+    setSocket: (name, state) =>
+      Effect.sync(() => {
+        const provider = installed.get(name)
+        if (provider === undefined) return
+        provider.socket = state
+        if (state === "listening") return announce()
+        disconnect(name, provider)
+        provider.broken = Deferred.makeUnsafe()
+      }),
     calls
   })
 
@@ -90,6 +126,14 @@ const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect
     connected.add(provider)
     return found
   })
+  /** Who listens, now or later; whoever waits goes on connecting, also while the socket is gone again. */
+  const listening = Effect.fnUntraced(function* (provider: string) {
+    for (;;) {
+      const found = installed.get(provider)
+      if (found?.socket === "listening") return found
+      yield* Deferred.await(arrival)
+    }
+  })
 
   const providers = Providers.of({
     locate: Effect.fnUntraced(function* (provider, waitMillis) {
@@ -107,7 +151,8 @@ const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect
       })
     }),
     mount: Effect.fnUntraced(function* (provider, request) {
-      const { broken, handler } = yield* connection(provider)
+      yield* connection(provider)
+      const { broken, handler } = yield* listening(provider)
       calls.push({ provider, request })
       const answer = yield* Effect.raceFirst(
         Effect.suspend(() => handler(request)),
@@ -121,11 +166,11 @@ const make: Effect.Effect<Context.Context<Providers | MemoryProviders>> = Effect
         unanswered: false
       })
     }),
-    version: (provider) =>
-      Effect.map(
-        connection(provider),
-        (): VersionResponse => ({ version: PROVIDER_API_VERSION, runtimeName: provider, runtimeVersion: "0.0.10" })
-      ),
+    version: Effect.fnUntraced(function* (provider) {
+      const { broken, socket, version } = yield* connection(provider)
+      if (socket !== "listening") return yield* unavailable(provider, REFUSALS[socket])
+      return yield* Effect.raceFirst(version(), Deferred.await(broken))
+    }),
     known: Effect.andThen(
       Effect.yieldNow,
       Effect.sync(() => [...connected].sort())

@@ -20,16 +20,20 @@ import { apiChaos, driverReach } from "./simulation/ApiChaos.ts"
 import * as Backend from "./simulation/Backend.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
 import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
-import { configOf, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
+import { diskTroubles } from "./simulation/DiskFaults.ts"
+import { configOf, drawOddSettings, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
 import type { History } from "./simulation/History.ts"
 import * as Invariants from "./simulation/Invariants.ts"
 import { BACKOFF_MILLIS_MAX, Kubelet, REPUBLISH_MILLIS_MAX } from "./simulation/Kubelet.ts"
 import * as Lives from "./simulation/Lives.ts"
 import { PodSeries, type PodTemplate } from "./simulation/PodSeries.ts"
+import { providerTroubles } from "./simulation/ProviderFaults.ts"
 import { HOUR, type Judges, listed, MINUTE, run as runOnce } from "./simulation/Run.ts"
 import type { RunOptions, RunResult, Scenario } from "./simulation/Scenario.ts"
 import { Strangers } from "./simulation/Strangers.ts"
+import { NodeClock, timeTroubles } from "./simulation/TimeFaults.ts"
+import { drawTokenSettings } from "./simulation/Tokens.ts"
 import {
   ALWAYS,
   MARK,
@@ -37,7 +41,8 @@ import {
   PODS_DIRECTORY,
   type SimulatedClass,
   type SimulatedVolume,
-  secretNameOf
+  secretNameOf,
+  versionOf
 } from "./simulation/Volume.ts"
 import { Witness } from "./simulation/Witness.ts"
 
@@ -135,11 +140,15 @@ const program = (
       registered: true,
       error: ""
     })
-    const classes = drawClasses(chance)
-    const backend = Backend.make(classes, faults, chance, history)
+    const classes = drawClasses(chance, plan.oddClassesRate)
+    const context = yield* Effect.context<never>()
+    const clock = new NodeClock(yield* Clock.Clock)
+    const tokens = drawTokenSettings(chance, PROVIDERS)
+    const backend = Backend.make({ classes, faults, chance, history, files, context, tokens: () => tokens })
     const templates = drawPods(chance, classes)
     notes.volumesMax = templates.reduce((sum, template) => sum + template.volumes.length, 0)
-    const install = (provider: string) => installed.install(provider, backend.handler(provider))
+    const install = (provider: string) =>
+      installed.install(provider, backend.handler(provider), backend.version(provider))
     for (const provider of PROVIDERS) yield* install(provider)
     for (const it of classes.values()) {
       const body = classObject(it, true)
@@ -148,10 +157,7 @@ const program = (
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
     const spoilt = new Set<string>()
-    const witness = new Witness(
-      { files, node, control, volumes, classes, spoilt, referee, history },
-      yield* Effect.context<never>()
-    )
+    const witness = new Witness({ files, node, control, volumes, classes, spoilt, referee, history }, context)
 
     const strangers = new Strangers({
       ...{ api, classes, volumes, spoilt, chance },
@@ -159,12 +165,18 @@ const program = (
       collectGarbage: Effect.suspend(() => collectGarbage)
     })
 
+    let isOdd = false
     const lives = yield* Lives.make({
       nodeName: NODE_NAME,
-      config: () => configOf(NODE_NAME, { rotationEnabled }),
+      config: () => {
+        isOdd = faults.active && chance.happens(plan.oddSettingsRate)
+        const [name, change] = isOdd ? drawOddSettings(chance) : ["", {}]
+        if (isOdd) faults.note(`settings ${name}`)
+        return configOf(NODE_NAME, { rotationEnabled, ...change })
+      },
       world: {
-        mounter: faults.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
-        fileSystem: faults.fileSystem(witness.fileSystem(files)),
+        mounter: faults.disk.mounter(witness.mounter(Context.get(nodeContext, Mounter))),
+        fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
         legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providersContext, Providers),
@@ -186,6 +198,7 @@ const program = (
         }
       }),
       faults,
+      clock,
       chance,
       history,
       referee
@@ -202,6 +215,7 @@ const program = (
       chance,
       history,
       referee,
+      csiDriver: () => ({ requiresRepublish: true, tokens }),
       podObjects
     })
     const pods = new PodSeries({
@@ -301,30 +315,6 @@ const program = (
       yield* kubelet.restart
     })
 
-    const providerGone = Effect.gen(function* () {
-      const provider = chance.oneOf(PROVIDERS)
-      faults.note("Providers.locate")
-      history.state(Backend.laneOf(provider), "gone")
-      yield* installed.remove(provider)
-      yield* Effect.sleep(chance.between(0, 3 * MINUTE)).pipe(Effect.ensuring(install(provider)))
-      history.state(Backend.laneOf(provider), "")
-    })
-
-    const providerThrottles = Effect.gen(function* () {
-      const provider = chance.oneOf(PROVIDERS)
-      faults.note("Providers throttle")
-      faults.throttling.add(provider)
-      history.state(Backend.laneOf(provider), "throttles")
-      yield* Effect.sleep(chance.between(0, 10 * MINUTE)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            faults.throttling.delete(provider)
-            history.state(Backend.laneOf(provider), "")
-          })
-        )
-      )
-    })
-
     let wishes = 0
     /** Somebody wants a pod's volumes, or those of a class, refreshed now. */
     const askOnce = Effect.fnUntraced(function* (volume: SimulatedVolume) {
@@ -398,13 +388,21 @@ const program = (
       return lives.stop
     })
 
+    const site = {
+      ...{ name: NODE_NAME, faults, lives, files, install, clock },
+      uninstall: installed.remove,
+      setSocket: installed.setSocket,
+      laneOf: (provider: string) => Backend.laneOf(provider),
+      mounts: () => witness.mounts()
+    }
     const chaos = Effect.all(
       [
         every(chance, plan.stopEveryMillis, stop),
         every(chance, plan.rebootEveryMillis, reboot),
         every(chance, plan.kubeletRestartEveryMillis, kubelet.restart),
-        every(chance, plan.providerGoneEveryMillis, providerGone),
-        every(chance, plan.providerThrottlesEveryMillis, providerThrottles),
+        ...providerTroubles({ nodes: [site], rates: plan, classes, chance, history }),
+        ...diskTroubles({ nodes: [site], rates: plan, chance, context }),
+        ...timeTroubles({ nodes: [site], rates: plan, chance, history }),
         every(chance, 5 * MINUTE, ask),
         ...apiChaos({
           ...{ control, chance, history },
@@ -444,9 +442,9 @@ const program = (
 
     history.note("faults end")
     faults.active = false
-    faults.throttling.clear()
-    for (const provider of PROVIDERS) history.state(Backend.laneOf(provider), "")
     lives.spare()
+    // What is promised in calm is promised for usual settings.
+    if (isOdd) yield* lives.kill
     pods.calm()
     yield* control.setLatencyMillis(0)
     // What was to put it right may not have reached the API server.
@@ -473,9 +471,9 @@ const program = (
     if (rotationEnabled) {
       history.note("providers refuse")
       const sinceMillis = yield* Clock.currentTimeMillis
-      faults.providersRefuse = true
+      faults.providers.refuse = true
       yield* Effect.sleep(REFUSED_MILLIS)
-      faults.providersRefuse = false
+      faults.providers.refuse = false
       for (const volume of current().filter((it) => !it.isPinned && kubelet.hasPodObject(it))) {
         // Whoever is not called has refused nobody; that is L2's business.
         if (!backend.calls(volume.targetPath).some(({ millis }) => millis >= sinceMillis)) continue
@@ -567,7 +565,7 @@ const program = (
       if (!isCutOff) {
         referee.check(Invariants.providersAreCalledWhenDue, { volume, millis, leastMillis: ROTATION_MILLIS - 1_000 })
       }
-      const version = String(Invariants.generationOf(view))
+      const version = versionOf(volume.class, Invariants.generationOf(view))
       if (!kubelet.hasPodObject(volume)) continue
       for (const { versions } of calls) {
         referee.check(Invariants.providersAreToldVersions, { volume, told: versions, version })

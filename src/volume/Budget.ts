@@ -35,7 +35,7 @@ export type Outcome =
 interface Throttle {
   /** Answers in a row that said so. */
   readonly times: number
-  /** When one call may try again, in milliseconds since the epoch. */
+  /** When one call may try again, in milliseconds of the same clock as all times here. */
   readonly openMillis: number
 }
 
@@ -65,7 +65,7 @@ export interface Waiter {
 
 export type Decision =
   | { readonly _tag: "Admit"; readonly index: number }
-  /** Nobody before this time, in milliseconds since the epoch, unless a call ends. */
+  /** Nobody before this time, in milliseconds of the same clock as all times here, unless a call ends. */
   | { readonly _tag: "Wait"; readonly untilMillis: number }
   /** Nobody before a call ends, or somebody else comes. */
   | { readonly _tag: "Idle" }
@@ -107,7 +107,7 @@ const ALMOST = 1 - 1e-6
  * Decides who is let through next, if anybody.
  *
  * @shape  (state, waiters in the order of their arrival, limits, nowMillis) -> Decision
- * @units  milliseconds since the Unix epoch; at a time itself waiting is over
+ * @units  milliseconds of a clock that is never set back; at a time itself waiting is over
  * @errors none: every state has a decision
  */
 export const decide = (state: State, waiters: ReadonlyArray<Waiter>, limits: Limits, nowMillis: number): Decision => {

@@ -14,6 +14,9 @@ type Failed = PlatformError.PlatformError
 /** The link to the current generation of files. */
 export const DATA = "..data"
 
+/** What the first of a provider's own files becomes when they are removed: whatever is beside it is not all of them. */
+const CLEARING = "..clearing"
+
 /** A volume is replaced about once a minute, and listed in milliseconds. */
 const LIST_ATTEMPTS = 4
 
@@ -127,7 +130,7 @@ export const list = Effect.fnUntraced(function* (
 
 /**
  * Whether a mount holds content. Links to a `..data` that is not there are what a crash leaves before the first
- * generation is complete; they are no content.
+ * generation is complete; they are no content, and neither is what a removal that did not end has left.
  *
  * @shape  (targetPath) -> true when `..data` leads to a directory or a provider's own file is there; a missing target is
  *         not populated
@@ -150,6 +153,7 @@ export const populated = Effect.fnUntraced(function* (
   const entries = yield* files
     .readDirectoryEntries(targetPath)
     .pipe(Effect.catchIf(isNotFound, () => Effect.succeed([])))
+  if (entries.some(({ name }) => name === CLEARING)) return false
   const visible = entries.filter(({ name }) => !name.startsWith(".."))
   if (visible.some(({ type }) => type !== "SymbolicLink")) return true
   const links = yield* linksOf(
@@ -182,6 +186,16 @@ export const removeEntry = (
 ): Effect.Effect<string | undefined, never, FileSystem.FileSystem> =>
   type === "Directory" ? removeDirectory(path) : removeOne(path, false)
 
+/** What is in an entry goes, and the entry stays. */
+const removeContent = Effect.fnUntraced(function* (path: string, type: FileSystem.File.Type) {
+  const files = yield* FileSystem.FileSystem
+  const removing =
+    type === "Directory"
+      ? Effect.flatMap(files.readDirectoryEntries(path), (entries) => removeEntries(path, entries))
+      : Effect.as(files.writeFile(path, new Uint8Array()), [])
+  return yield* Effect.match(removing, { onFailure: explain, onSuccess: ([first]) => first })
+})
+
 const removeDirectory = Effect.fnUntraced(function* (
   path: string
 ): Effect.fn.Return<string | undefined, never, FileSystem.FileSystem> {
@@ -205,9 +219,26 @@ const removeEntries = Effect.fnUntraced(function* (
   return left.filter((text) => text !== undefined)
 })
 
+/** Says that what a provider has written is being removed. A rename needs no room, unlike a mark of our own. */
+const markClearing = Effect.fnUntraced(function* (
+  targetPath: string,
+  entries: ReadonlyArray<FileSystem.DirectoryEntry>
+): Effect.fn.Return<ReadonlyArray<FileSystem.DirectoryEntry>, never, FileSystem.FileSystem> {
+  const files = yield* FileSystem.FileSystem
+  if (entries.some(({ name }) => name === CLEARING)) return entries
+  for (const entry of entries) {
+    if (entry.name.startsWith("..") || entry.type === "SymbolicLink") continue
+    const renamed = yield* Effect.result(files.rename(`${targetPath}/${entry.name}`, `${targetPath}/${CLEARING}`))
+    if (renamed._tag === "Failure") continue
+    return [...entries.filter((it) => it !== entry), { ...entry, name: CLEARING }]
+  }
+  return entries
+})
+
 /**
  * Removes everything below a target path, and not the target itself. What pods see goes first, in one step; if that is
- * refused, the rest stays as well: a part of the files must never pass for a volume, whatever comes next.
+ * refused, the rest stays as well: a part of the files must never pass for a volume, whatever comes next. A provider's own
+ * files go one by one, and do not count as content from the first step on.
  *
  * @shape  (targetPath) -> a short text per entry that could not be removed; a missing target has nothing to remove
  * @errors none
@@ -218,12 +249,25 @@ export const clear = Effect.fnUntraced(function* (
   const files = yield* FileSystem.FileSystem
   const entries = yield* Effect.result(files.readDirectoryEntries(targetPath))
   if (entries._tag === "Failure") return isNotFound(entries.failure) ? [] : [explain(entries.failure)]
-  const [data, others] = [
-    entries.success.filter(({ name }) => name === DATA),
-    entries.success.filter(({ name }) => name !== DATA)
-  ]
-  const left = yield* removeEntries(targetPath, data)
-  return left.length > 0 ? left : yield* removeEntries(targetPath, others)
+  const markPath = `${targetPath}/${CLEARING}`
+  const named = (wanted: string) => (entry: FileSystem.DirectoryEntry) => entry.name === wanted
+  const left = [...(yield* removeEntries(targetPath, entries.success.filter(named(DATA))))]
+  if (left.length > 0) return left
+  const others = yield* markClearing(
+    targetPath,
+    entries.success.filter((entry) => !named(DATA)(entry))
+  )
+  left.push(
+    ...(yield* removeEntries(
+      targetPath,
+      others.filter((entry) => !named(CLEARING)(entry))
+    ))
+  )
+  const mark = others.find(named(CLEARING))
+  if (mark === undefined) return left
+  const removed =
+    left.length === 0 ? yield* removeEntry(markPath, mark.type) : yield* removeContent(markPath, mark.type)
+  return removed === undefined ? left : [...left, removed]
 })
 
 // ---- the clock that other releases of the driver read

@@ -10,6 +10,9 @@ import { ProviderBusy } from "../../schemas/errors/ProviderFailed.ts"
 import * as Budget from "./Budget.ts"
 import { Settings } from "./Settings.ts"
 
+/** Of the monotonic clock: what is waited for here is over in time, whatever the node's clock is set to meanwhile. */
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+
 /** What is asked for, and for whom. */
 export interface Turn {
   readonly provider: string
@@ -82,14 +85,14 @@ export class ProviderBudget extends Context.Service<
         }
       }
       const pump = (gate: Gate) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
+        Effect.map(monotonicMillis, (now) => {
           if (Number.isFinite(admit(gate, now))) Queue.offerUnsafe(gate.bell, undefined)
         })
 
       /** Comes back when time alone lets somebody through. */
       const watch = (gate: Gate) =>
         Effect.forever(
-          Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          Effect.flatMap(monotonicMillis, (now) => {
             const until = admit(gate, now)
             const rung = Queue.take(gate.bell)
             return Number.isFinite(until) ? Effect.asVoid(Effect.timeoutOption(rung, Math.max(1, until - now))) : rung
@@ -100,7 +103,7 @@ export class ProviderBudget extends Context.Service<
         const known = gates.get(provider)
         if (known !== undefined) return known
         const bell = yield* Queue.sliding<void>(1)
-        const state = Budget.initial(limits, yield* Clock.currentTimeMillis)
+        const state = Budget.initial(limits, yield* monotonicMillis)
         const gate: Gate = gates.get(provider) ?? { state, waiting: [], words: undefined, bell }
         if (!gates.has(provider)) {
           gates.set(provider, gate)
@@ -115,7 +118,7 @@ export class ProviderBudget extends Context.Service<
         epoch: number,
         outcome: Budget.Outcome | undefined
       ) {
-        const now = { nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }
+        const now = { nowMillis: yield* monotonicMillis, random: yield* Random.next }
         gate.state = Budget.ended(gate.state, { kind, epoch })
         // A turn that was not used has shown nothing: the next one may try at once.
         if (outcome !== undefined) {

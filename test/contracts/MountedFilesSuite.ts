@@ -244,13 +244,42 @@ export const suite = <E>(name: string, layer: Layer.Layer<Disk, E>, makeDirector
             "..<generation>",
             "..<generation>/stuck",
             "..<generation>/stuck/x",
-            "d",
-            "d/stuck3",
-            "d/stuck4",
+            // The mark of a removal that has not ended.
+            "..clearing",
+            "..clearing/stuck3",
+            "..clearing/stuck4",
             "stuck",
             "stuck2"
           ])
           assert.deepStrictEqual(yield* MountedFiles.clear(targetPath), [])
+        })
+      )
+
+      it.effect("Q3 a provider's own files are no content from the first step of their removal on", () =>
+        Effect.gen(function* () {
+          const disk = yield* FileSystem.FileSystem
+          const targetPath = yield* makeDirectory
+          yield* place(targetPath, { a: "1", b: "2", "c/": "", "c/d": "3" })
+          assert.isTrue(yield* MountedFiles.populated(targetPath))
+          let calls = 0
+          const seen: Array<boolean> = []
+          const watched: Disk = {
+            ...disk,
+            remove: (path, options) =>
+              Effect.gen(function* () {
+                calls += 1
+                seen.push(yield* Effect.orDie(MountedFiles.populated(targetPath)))
+                // The driver is killed somewhere in the middle, or the disk fails.
+                if (calls === 2) yield* disk.remove(`${path}/\u0000`, options)
+                yield* disk.remove(path, options)
+              }).pipe(Effect.provideService(FileSystem.FileSystem, disk))
+          }
+          const left = yield* MountedFiles.clear(targetPath).pipe(Effect.provideService(FileSystem.FileSystem, watched))
+          assert.strictEqual(left.length, 1)
+          assert.deepStrictEqual([...new Set(seen)], [false])
+          assert.isFalse(yield* MountedFiles.populated(targetPath))
+          assert.deepStrictEqual(yield* MountedFiles.clear(targetPath), [])
+          assert.deepStrictEqual(yield* disk.readDirectory(targetPath), [])
         })
       )
 

@@ -23,7 +23,14 @@ import { answer, contentsOf, request, suite } from "./ProvidersSuite.ts"
 
 suite("in memory", memoryProviders, {
   install: (name, handler) => Effect.flatMap(MemoryProviders, (memory) => memory.install(name, handler)),
-  remove: (name) => Effect.flatMap(MemoryProviders, (memory) => memory.remove(name))
+  remove: (name) => Effect.flatMap(MemoryProviders, (memory) => memory.remove(name)),
+  leaveSocket: (name) =>
+    Effect.flatMap(MemoryProviders, (memory) =>
+      Effect.andThen(
+        memory.install(name, () => Effect.die("nobody is there")),
+        memory.setSocket(name, "refusing")
+      )
+    )
 })
 
 // ---- real sockets
@@ -123,7 +130,13 @@ suite("on sockets", real, {
         () => Effect.sync(() => running.get(name)?.())
       )
     }),
-  remove: (name) => Effect.map(Sockets, ({ running }) => running.get(name)?.())
+  remove: (name) =>
+    Effect.map(Sockets, ({ directory, running }) => {
+      running.get(name)?.()
+      rmSync(join(directory, `${name}.sock`), { force: true })
+    }),
+  // A file will do for that.
+  leaveSocket: (name) => Effect.map(Sockets, ({ directory }) => writeFileSync(join(directory, `${name}.sock`), ""))
 })
 
 describe("in memory, with a clock of the test's", () => {
@@ -200,35 +213,6 @@ describe("on sockets only", () => {
         stop()
         yield* started(join(second, "moving.sock"), ok("after"))
         assert.strictEqual(yield* contentsOf("moving"), "after")
-      })
-    )
-  )
-
-  it.live("Q25: a stale socket is waited at, and a provider that takes its place answers", () =>
-    withDirectories((first) =>
-      Effect.gen(function* () {
-        const providers = yield* Providers
-        const socket = join(first, "stale.sock")
-        // Nobody accepts at what a killed process leaves behind; a file will do for that.
-        writeFileSync(socket, "")
-        yield* providers.locate("stale", 0)
-        const waiting = yield* Effect.forkChild(contentsOf("stale"), { startImmediately: true })
-        yield* Effect.sleep(300)
-        assert.strictEqual(waiting.pollUnsafe(), undefined)
-        rmSync(socket)
-        yield* started(socket, ok("alive"))
-        assert.strictEqual(yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds")), "alive")
-      })
-    )
-  )
-
-  it.live("3.3 version fails at once where nobody accepts", () =>
-    withDirectories((first) =>
-      Effect.gen(function* () {
-        const providers = yield* Providers
-        writeFileSync(join(first, "dead.sock"), "")
-        const failure = yield* Effect.flip(providers.version("dead")).pipe(Effect.timeout("5 seconds"))
-        assert.strictEqual(failure._tag === "ProviderCallFailed" ? failure.grpcCode : failure._tag, "UNAVAILABLE")
       })
     )
   )

@@ -17,6 +17,8 @@ export interface ProvidersWorld<R> {
   readonly install: (name: string, handler: MountHandler) => Effect.Effect<void, never, R | Scope.Scope>
   /** Ends a provider, and the calls that it is answering. */
   readonly remove: (name: string) => Effect.Effect<void, never, R>
+  /** Leaves a socket under this name at which nobody accepts, as a killed process does. */
+  readonly leaveSocket: (name: string) => Effect.Effect<void, never, R>
 }
 
 const RECEIVE_BYTES_MAX = 4_194_304
@@ -67,7 +69,7 @@ export const contentsOf = (provider: string) =>
 export const suite = <R, E>(
   name: string,
   layer: Layer.Layer<Providers | R, E>,
-  { install, remove }: ProvidersWorld<R>
+  { install, leaveSocket, remove }: ProvidersWorld<R>
 ) =>
   it.layer(layer, { excludeTestServices: true })(`Providers (${name})`, (it) => {
     const ok: MountHandler = () => Effect.succeed(answer("secret"))
@@ -131,6 +133,37 @@ export const suite = <R, E>(
         assert.isAtLeast(failure.waitedMillis, 119)
         assert.isBelow(failure.waitedMillis, 5_000)
         assert.match(failure.message, / for \d+ ms$/u)
+      })
+    )
+
+    it.effect("Q25: a stale socket is waited at, and a provider that takes its place answers", () =>
+      Effect.gen(function* () {
+        const providers = yield* Providers
+        yield* leaveSocket("stale")
+        yield* providers.locate("stale", 0)
+        const waiting = yield* Effect.forkChild(contentsOf("stale"), { startImmediately: true })
+        yield* Effect.sleep(300)
+        assert.strictEqual(waiting.pollUnsafe(), undefined)
+        yield* remove("stale")
+        yield* install("stale", () => Effect.succeed(answer("alive")))
+        assert.strictEqual(yield* Fiber.join(waiting).pipe(Effect.timeout("5 seconds")), "alive")
+      })
+    )
+
+    it.effect("Q25: waiting at a stale socket is interruptible", () =>
+      Effect.gen(function* () {
+        yield* leaveSocket("left-alone")
+        const outcome = yield* Effect.timeoutOption(contentsOf("left-alone"), 100)
+        assert.strictEqual(outcome._tag, "None")
+      })
+    )
+
+    it.effect("3.3 version fails at once where nobody accepts", () =>
+      Effect.gen(function* () {
+        const providers = yield* Providers
+        yield* leaveSocket("dead")
+        const failure = yield* Effect.flip(providers.version("dead")).pipe(Effect.timeout("5 seconds"))
+        assert.strictEqual(failure._tag === "ProviderCallFailed" ? failure.grpcCode : failure._tag, "UNAVAILABLE")
       })
     )
 

@@ -78,7 +78,7 @@ describe("the driver on a simulated node", () => {
   it("most of what can go wrong does go wrong within these seeds", () => {
     const all = SEEDS.map(runOf)
     const sum = (figure: string) => all.reduce((total, { history }) => total + history.figure(figure), 0)
-    for (const figure of ["kills", "stops", "fault Providers.mount", "fault API 503", "generations"]) {
+    for (const figure of ["kills", "stops", "fault Providers.mount fails", "fault API 503", "generations"]) {
       assert.isAbove(sum(figure), 0, figure)
     }
   })

@@ -191,7 +191,7 @@ describe("a failing run", () => {
     // Who holds the volume, who answered, and the life that the planted mistake needs.
     assert.isTrue([...lanes].some((lane) => String(lane).startsWith("volume ")))
     assert.isTrue([...lanes].some((lane) => String(lane).startsWith("provider ")))
-    assert.isTrue(chain.some(({ lane, what }: TimelineEvent) => lane === "node-1 driver" && what === "life 2"))
+    assert.isTrue(chain.some(({ lane, what }: TimelineEvent) => lane === "node-1 driver" && /^life (?!1$)/u.test(what)))
     const [, script = ""] = /<script>\n(.*?)<\/script>/su.exec(page) ?? []
     assert.doesNotThrow(() => new Function(script))
   })

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
+import { NodeClock } from "../../layers/fake/simulation/TimeFaults.ts"
 import type { Kind, Outcome } from "../../src/volume/Budget.ts"
 import { ProviderBudget, type Tell, type Turn } from "../../src/volume/ProviderBudget.ts"
 import { Settings } from "../../src/volume/Settings.ts"
@@ -131,6 +132,37 @@ describe("ProviderBudget", () => {
         assert.isAtLeast(begun[1]?.[1] ?? 0, 800)
       })
     )
+  )
+
+  it.effect.each([
+    { name: "back", stepMillis: -6 * 3_600_000 },
+    { name: "ahead, and back", stepMillis: 6 * 3_600_000 }
+  ])("a clock that is set $name holds nobody up", ({ stepMillis }) =>
+    Effect.gen(function* () {
+      const world = yield* Clock.Clock
+      const node = new NodeClock(world)
+      const adjust = (millis: number) => Effect.provideService(TestClock.adjust(millis), Clock.Clock, world)
+      node.stepMillis = Math.max(0, stepMillis)
+      yield* inBudget(
+        Effect.gen(function* () {
+          const { names, start } = yield* calls
+          const [mount, due] = [yield* start("mount", turn("Mount")), yield* start("due", turn("Due"))]
+          yield* mount.ended(throttled)
+          yield* due.ended(answered)
+          node.stepMillis = Math.min(0, stepMillis)
+          const again = yield* start("again", turn("Mount"))
+          yield* adjust(2_000)
+          assert.deepStrictEqual(names(), ["mount", "due", "again"])
+          yield* again.ended(answered)
+          for (const name of ["due 1", "due 2", "due 3", "due 4"]) {
+            const next = yield* start(name, turn("Due"))
+            yield* adjust(1_000)
+            yield* next.ended(answered)
+          }
+          assert.strictEqual(names().length, 7)
+        })
+      ).pipe(Effect.provideService(Clock.Clock, node.clock))
+    })
   )
 
   it.effect("who waits in vain for a provider that throttles is told its words", () =>

@@ -32,6 +32,15 @@ export const make: Effect.Effect<Chance> = Effect.map(Random.Random, (random): C
   }
 })
 
+/** Swarm: a mean interval between an eighth of the longest and the longest, or 0, which is never. */
+export const interval = (chance: Chance, longest: number): number => {
+  const share = chance.sometimes(1)
+  return share === 0 ? 0 : (longest / 8) * (1 + 7 * share)
+}
+
+/** Swarm, of whole kinds of faults: in some runs there is none of a kind, and the others are met without it. */
+export const ofAKind = (chance: Chance): Chance => (chance.happens(0.25) ? { ...chance, sometimes: () => 0 } : chance)
+
 /** Repeats something at random intervals of a mean length; never when that is 0. */
 export const every = (chance: Chance, meanMillis: number, what: Effect.Effect<void>): Effect.Effect<void> =>
   meanMillis === 0

@@ -10,22 +10,35 @@ export const PROVIDERS = ["vault", "azure"]
 export const NAMESPACES = ["x", "other"]
 const CLASS_NAMES = ["y", "x-y", "z"]
 
-export const drawClasses = (chance: Chance): ReadonlyMap<string, SimulatedClass> =>
+const drawClass = (chance: Chance, namespace: string, name: string, oddRate: number): SimulatedClass => {
+  const writesItself = chance.happens(oddRate)
+  const isOdd = chance.happens(oddRate)
+  return {
+    namespace,
+    name,
+    provider: chance.oneOf(PROVIDERS),
+    filesMax: chance.below(7),
+    namesChange: chance.happens(0.5),
+    flips: chance.happens(0.3),
+    shrinks: chance.happens(oddRate),
+    isOdd,
+    versions: chance.happens(2 * oddRate) ? chance.oneOf(["constant", "empty"]) : "generation",
+    writesItself,
+    // Nobody can read several files at one instant while another process writes them in place, and not every name of a
+    // file is a key of a Secret.
+    isSynced: !writesItself && !isOdd && chance.happens(0.6),
+    generation: 1,
+    askedMillis: Number.NEGATIVE_INFINITY
+  }
+}
+
+/** @shape (chance, share of classes whose content has something unusual about it) -> classes by "namespace/name" */
+export const drawClasses = (chance: Chance, oddRate: number): ReadonlyMap<string, SimulatedClass> =>
   new Map(
     NAMESPACES.flatMap((namespace) =>
       CLASS_NAMES.map((name): readonly [string, SimulatedClass] => [
         sourceOf({ namespace, name }),
-        {
-          namespace,
-          name,
-          provider: chance.oneOf(PROVIDERS),
-          filesMax: chance.below(7),
-          namesChange: chance.happens(0.5),
-          flips: chance.happens(0.3),
-          isSynced: chance.happens(0.5),
-          generation: 1,
-          askedMillis: Number.NEGATIVE_INFINITY
-        }
+        drawClass(chance, namespace, name, oddRate)
       ])
     )
   )

@@ -5,6 +5,7 @@ import { Result } from "effect"
 import type { DriverConfig } from "../../../schemas/Config.ts"
 import { parseGoDuration } from "../../../schemas/GoDuration.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
+import type { Chance } from "./Chance.ts"
 
 export const ROTATION_MILLIS = 120_000
 
@@ -15,7 +16,7 @@ export interface DriverSettings {
 }
 
 /** @shape (node, changes) -> settings of the driver on that node */
-export const configOf = (nodeId: string, change: Partial<DriverSettings>): DriverConfig => ({
+export const configOf = (nodeId: string, change: Partial<DriverConfig>): DriverConfig => ({
   endpoint: "unix:///csi/csi.sock",
   driverName: DRIVER_NAME,
   nodeId,
@@ -46,6 +47,24 @@ export const configOf = (nodeId: string, change: Partial<DriverSettings>): Drive
   memoryTrimIntervalMillis: 0,
   ...change
 })
+
+/** What an administrator may write, and hardly ever does: each alone is a driver that works, slower or busier. */
+const ODD_SETTINGS: ReadonlyArray<readonly [name: string, change: Partial<DriverConfig>]> = [
+  ["one mount at a time", { providerMountsMax: 1 }],
+  ["one refresh at a time", { providerRefreshesMax: 1 }],
+  ["one refresh a second", { providerRefreshesPerSecond: 1 }],
+  ["no limits", { providerMountsMax: 0, providerRefreshesMax: 0, providerRefreshesPerSecond: 0 }],
+  ["no waiting for sockets", { providerWaitMillis: 0 }],
+  ["rotation every second", { rotationPollIntervalMillis: 1_000 }],
+  ["rotation once a year", { rotationPollIntervalMillis: 365 * 86_400_000 }],
+  ["constant health checks", { providerHealthCheckIntervalMillis: 1_000 }],
+  ["rotation errors returned", { returnRotationErrors: true }],
+  ["refresh on class change", { refreshOnClassChange: true }],
+  ["no time to stop", { shutdownGraceMillis: 0 }]
+]
+
+/** @shape (chance) -> a name, and the change that it stands for */
+export const drawOddSettings = (chance: Chance): (typeof ODD_SETTINGS)[number] => chance.oneOf(ODD_SETTINGS)
 
 const valueOf = (args: ReadonlyArray<string>, flag: string): string | undefined =>
   args.findLast((arg) => arg.startsWith(`${flag}=`))?.slice(flag.length + 1)

@@ -5,6 +5,8 @@
  * @source the numbers are those of the project's list of faults, by place
  */
 
+import { BAD_ANSWERS, ODD_ANSWERS } from "./ProviderFaults.ts"
+
 export interface FaultEntry {
   /** "1-4": the numbers of one place. */
   readonly numbers: string
@@ -101,16 +103,72 @@ const DRIVER: ReadonlyArray<FaultEntry> = [
 ]
 
 const DISK: ReadonlyArray<FaultEntry> = [
-  entry("23-26", "mounting, unmounting, or looking at mounts fails; EBUSY", "Mounter."),
-  entry("23-26", "ENOSPC, EIO", "FileSystem."),
-  entry("23-26", "the disk is slow", "FileSystem slow")
+  entry("23-26", "mounting fails", "Mounter.mount EPERM", "Mounter.mount ENOMEM", "Mounter.mount EBUSY"),
+  entry("23-26", "unmounting fails", "Mounter.unmount EPERM", "Mounter.unmount ENOMEM", "Mounter.unmount EBUSY"),
+  entry("23-26", "a mount stays busy for a while", "Mounter keeps a mount busy", "Mounter.unmount EBUSY for a while"),
+  entry("23-26", "looking at mounts fails", "Mounter.inspect EPERM", "Mounter.inspect ENOMEM"),
+  entry("23-26", "EIO and ENOMEM, once", "FileSystem EIO", "FileSystem ENOMEM"),
+  entry(
+    "23-26",
+    "one file cannot be read or removed for a while",
+    "FileSystem breaks a file",
+    "FileSystem broken file"
+  ),
+  entry("23-26", "ENOSPC: a tmpfs takes part of a file", "FileSystem no room", "FileSystem full", "FileSystem ENOSPC"),
+  entry("23-26", "read-only for a while", "FileSystem read-only", "FileSystem EROFS"),
+  entry("23-26", "..data_tmp and a half-written generation are left", "FileSystem leftovers"),
+  entry("23-26", "a time of change that is still to come", "FileSystem future"),
+  entry("23-26", "the disk is slow", "FileSystem slow"),
+  without("23-26", "a crash between rename and cleanup", "kills come between any two port calls, and so there as well")
 ]
+
+const refused = (name: string): FaultEntry =>
+  entry("27-32", `an answer that must be refused whole: ${name}`, `bad answer: ${name}`)
+const allowed = (name: string): FaultEntry =>
+  entry("27-32", `an answer as good as others: ${name}`, `odd answer: ${name}`)
 
 const PROVIDERS: ReadonlyArray<FaultEntry> = [
   entry("27-32", "no socket", "Providers.locate"),
-  entry("27-32", "slow, or silent beyond the deadline", "Providers.mount slow"),
-  entry("27-32", "fails, refuses, or answers what must not be used", "Providers.mount"),
-  entry("33-34", "429 for a while", "Providers throttle", "Providers.mount throttled")
+  entry("27-32", "another process listens", "Providers replaced"),
+  entry("27-32", "nobody accepts on the socket", "Providers socket refusing"),
+  entry("27-32", "the socket may not be opened", "Providers socket forbidden"),
+  entry("27-32", "the answer takes long", "Providers.mount slow"),
+  entry("27-32", "no answer at all", "Providers.mount hangs"),
+  entry("27-32", "the answer breaks off after its content was fetched", "Providers.mount breaks"),
+  entry("27-32", "a gRPC error, UNAVAILABLE among others", "Providers.mount fails"),
+  entry("27-32", "an error code without a gRPC error", "Providers.mount refused"),
+  entry("27-32", "new content with each call", "Providers.mount flips"),
+  entry("27-32", "files are gone that were there", "Providers.mount fewer files"),
+  entry("27-32", "odd names, deep directories", "Providers.mount odd names"),
+  entry("27-32", "new content of an old version", "Providers.mount constant version"),
+  entry("27-32", "content without a version", "Providers.mount empty version"),
+  entry("27-32", "no files, from a provider that has written them", "Providers.mount writes itself"),
+  entry("27-32", "no files, from one that has not", "Providers.mount no files"),
+  entry("27-32", "Version lies, fails or hangs", "Providers.version lies"),
+  ...BAD_ANSWERS.map(([name]) => refused(name)),
+  ...ODD_ANSWERS.map(([name]) => allowed(name)),
+  entry("33-34", "429 for a while", "Providers throttle", "Providers.mount throttled"),
+  entry("33-34", "a store is away for minutes, or a day", "Backend outage", "Backend away"),
+  entry(
+    "33-34",
+    "secrets are deleted, not allowed or disabled, and come back",
+    "Backend revokes",
+    "Backend NOT_FOUND",
+    "Backend PERMISSION_DENIED",
+    "Backend FAILED_PRECONDITION"
+  )
+]
+
+const TOKENS: ReadonlyArray<FaultEntry> = [
+  entry("35-36", "no token", "token missing"),
+  entry("35-36", "a token of another audience", "token of another audience"),
+  entry("35-36", "a token expires on its way", "token expires in flight"),
+  without("35-36", "in the volume context, or among the secrets", "drawn once per run, or as the CSIDriver has it")
+]
+
+const TIME: ReadonlyArray<FaultEntry> = [
+  entry("37-38", "a node's clock is wrong, unlike those of others, and is put right", "clock ahead", "clock behind"),
+  entry("37-38", "a node stands still, and its monotonic clock does", "node stands still")
 ]
 
 const CLUSTER: ReadonlyArray<FaultEntry> = [
@@ -130,6 +188,8 @@ const OPERATOR: ReadonlyArray<FaultEntry> = [
 ]
 
 const EVERYWHERE: ReadonlyArray<FaultEntry> = [
+  entry("43", "one at a time where there are many, no waiting, extreme intervals", "settings "),
+  without("43", "storms of pre-emption", "their rate is drawn once per run, from hardly ever to every second step"),
   without("43", "fibers of equal priority change places", "the seed draws the next fiber, in every run, at every step")
 ]
 
@@ -142,6 +202,8 @@ export const FAULT_LIST: ReadonlyArray<FaultEntry> = [
   DRIVER,
   DISK,
   PROVIDERS,
+  TOKENS,
+  TIME,
   CLUSTER,
   OPERATOR,
   EVERYWHERE

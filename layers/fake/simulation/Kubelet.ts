@@ -4,8 +4,8 @@
  *
  * @source reference/driver.md 2.6
  */
-import { Clock, Deferred, Effect, type FileSystem, Option } from "effect"
-import type { NodePublishVolumeRequest } from "../../../schemas/Csi.ts"
+import { Clock, Deferred, Effect, type FileSystem, Option, Redacted } from "effect"
+import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../../schemas/Csi.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
@@ -17,6 +17,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import { NO_TOKENS, type TokenSettings, Tokens } from "./Tokens.ts"
 import * as VersionInvariants from "./VersionInvariants.ts"
 import { laneOf, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
 import type { Witness } from "./Witness.ts"
@@ -68,6 +69,7 @@ export const podBody = (pod: {
 /** What the kubelet reads in the CSIDriver object. */
 export interface CsiDriverView {
   readonly requiresRepublish: boolean
+  readonly tokens: TokenSettings
 }
 
 /** A pod's time on a node. */
@@ -117,7 +119,7 @@ export interface KubeletOptions {
   readonly podObjects: ReadonlySet<string>
 }
 
-const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true }
+const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true, tokens: NO_TOKENS }
 
 /** What a kubelet notes of a volume before it asks for it, and without which it does not know how to take it away. */
 const noteOf = (targetPath: string) => `${parentOf(targetPath)}/vol_data.json`
@@ -132,8 +134,11 @@ export class Kubelet {
   private process: Process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
   private readonly csiDriver: () => CsiDriverView | undefined
 
+  private readonly tokens: Tokens
+
   constructor(options: KubeletOptions) {
     this.it = options
+    this.tokens = new Tokens(options.faults, options.faults.plan)
     this.csiDriver = options.csiDriver ?? (() => ALWAYS_REPUBLISHED)
     Deferred.doneUnsafe(this.process.began, Effect.void)
   }
@@ -223,8 +228,11 @@ export class Kubelet {
 
   // ---- one call
 
-  private request(volume: SimulatedVolume): NodePublishVolumeRequest {
+  private request(volume: SimulatedVolume, nowMillis: number): NodePublishVolumeRequest {
     const { pod, targetPath, volumeId } = volume
+    const settings = this.csiDriver()?.tokens ?? NO_TOKENS
+    const text = this.tokens.textFor(pod, settings, nowMillis)
+    const tokens = text === undefined ? undefined : Redacted.make(text)
     return {
       volumeId,
       publishContext: {},
@@ -232,7 +240,7 @@ export class Kubelet {
       targetPath,
       volumeCapability: { accessType: "mount", fsType: "", mountFlags: [], volumeMountGroup: "", accessMode: 1 },
       readonly: true,
-      secrets: {},
+      secrets: tokens !== undefined && settings.inSecrets ? { [TOKENS_KEY]: tokens } : {},
       volumeContext: {
         secretProviderClass: volume.class.name,
         "csi.storage.k8s.io/pod.name": pod.name,
@@ -242,7 +250,7 @@ export class Kubelet {
         "csi.storage.k8s.io/ephemeral": "true",
         ...(volume.isPinned ? { [INTERVAL_KEY]: "never" } : {})
       },
-      serviceAccountTokens: undefined
+      serviceAccountTokens: settings.inSecrets ? undefined : tokens
     }
   }
 
@@ -271,11 +279,11 @@ export class Kubelet {
     yield* this.noteVolume(volume)
     if (lives.isLegacy()) this.checkHandOver(volume)
     const found = witness.look(volume)
-    const before = { life: lives.number(), mounts: found.mounts, faults: faults.mountFaults }
+    const before = { life: lives.number(), mounts: found.mounts, faults: faults.disk.mountFaults }
     const answered = this.asks("publish", volume)
     const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
     const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
-    const call = lives.call("NodePublishVolume", this.request(volume), { deadlineMillis }).pipe(
+    const call = lives.call("NodePublishVolume", this.request(volume, now), { deadlineMillis }).pipe(
       Effect.as({ code: "OK", details: "" }),
       Effect.catch(({ details, grpcCode }) => Effect.succeed({ code: grpcCode, details }))
     )
@@ -300,7 +308,7 @@ export class Kubelet {
       return false
     }
     // A driver that has died may still have to undo.
-    const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.mountFaults
+    const isUndisturbed = before.life === lives.number() && lives.isAlive() && before.faults === faults.disk.mountFaults
     if (isUndisturbed && before.mounts === 0 && volume.state === "Publishing") {
       this.it.referee.check(Invariants.failedPublishLeavesNoMount, { volume, view: witness.look(volume) })
     }

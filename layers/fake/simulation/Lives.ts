@@ -2,7 +2,7 @@
  * The driver's process, again and again: the unchanged `Driver` on ports that die with it. A life ends between two port
  * calls (SIGKILL), or in good order (SIGTERM); its fibers are never joined, since a dead process's never end.
  */
-import { Cause, Context, Deferred, Effect, Exit, FileSystem, Layer, Metric, type Scope } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Exit, FileSystem, Layer, Metric, type Scope } from "effect"
 import type { DriverConfig } from "../../../schemas/Config.ts"
 import { CsiStatus } from "../../../schemas/errors/CsiStatus.ts"
 import * as Driver from "../../../src/Driver.ts"
@@ -22,6 +22,7 @@ import type { History } from "./History.ts"
 import { driverKeepsRunning } from "./Invariants.ts"
 import * as LegacyDriver from "./LegacyDriver.ts"
 import type { Referee } from "./Referee.ts"
+import type { NodeClock } from "./TimeFaults.ts"
 
 const DOWNTIME_MILLIS_MAX = 30_000
 const DOWNTIME_MILLIS_MIN = 100
@@ -92,6 +93,8 @@ export interface LivesOptions {
   /** Loggers, and what else a process has. */
   readonly surroundings: Layer.Layer<never>
   readonly faults: Faults
+  /** What its processes tell the time by, one after the other. */
+  readonly clock: NodeClock
   readonly chance: Chance
   readonly history: History
   readonly referee: Referee
@@ -102,7 +105,8 @@ const unavailable = (details: string) => new CsiStatus({ grpcCode: "UNAVAILABLE"
 /** @shape (options) -> Lives; nothing runs until `supervise` does */
 export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { chance, faults, history, plant, referee, surroundings, world } = options
+    const { chance, clock, faults, history, plant, referee, surroundings, world } = options
+    const worldClock = yield* Clock.Clock
     const lane = laneOf(options.nodeName)
     let number = 0
     let supervision = 0
@@ -149,7 +153,8 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
         (site, subject) => {
           history.count(`call ${site}`)
           return history.begin(lane, `${site} ${subject}`)
-        }
+        },
+        clock
       )
       const process: Process = {
         number: own,
@@ -168,12 +173,20 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       const ports = plant(unchanged)
       const context = Context.make(Mounter, life.mounter(ports.mounter)).pipe(
         Context.add(FileSystem.FileSystem, life.fileSystem(ports.fileSystem)),
-        Context.add(KubernetesApi, life.kubernetes(ports.kubernetes)),
+        // The API server has a clock of its own.
+        Context.add(
+          KubernetesApi,
+          life.kubernetes({
+            ...ports.kubernetes,
+            request: (request) => Effect.provideService(ports.kubernetes.request(request), Clock.Clock, worldClock)
+          })
+        ),
         Context.add(Providers, life.providers(ports.providers)),
         Context.add(PluginRegistry, life.pluginRegistry(world.registry)),
         Context.add(CsiEndpoint, ports.endpoint),
         Context.add(Shutdown, Shutdown.of({ requested: Deferred.await(process.stop) })),
-        Context.add(Metric.MetricRegistry, new Map())
+        Context.add(Metric.MetricRegistry, new Map()),
+        Context.add(Clock.Clock, clock.clock)
       )
       const legacy = LegacyDriver.run(config, {
         mounter: life.mounter(world.mounter),

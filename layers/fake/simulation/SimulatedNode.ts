@@ -2,7 +2,7 @@
  * One node of a simulated cluster: its disk and mounts, its providers' sockets, its kubelet, the driver's lives on it, and
  * a witness of all that. The API server, the classes and the pods are the cluster's.
  */
-import { Context, Effect, FileSystem, Layer, type Scope } from "effect"
+import { Clock, Context, Effect, FileSystem, Layer, type Scope } from "effect"
 import type { DriverConfig } from "../../../schemas/Config.ts"
 import type { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../../src/ports/Mounter.ts"
@@ -22,6 +22,8 @@ import { type CsiDriverView, Kubelet } from "./Kubelet.ts"
 import * as Lives from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
 import type { Strangers } from "./Strangers.ts"
+import { NodeClock } from "./TimeFaults.ts"
+import { NO_TOKENS } from "./Tokens.ts"
 import { PODS_DIRECTORY, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
 import { Witness } from "./Witness.ts"
 
@@ -57,6 +59,12 @@ export interface SimulatedNode {
   readonly files: FileSystem.FileSystem
   readonly install: (provider: string) => Effect.Effect<void>
   readonly uninstall: (provider: string) => Effect.Effect<void>
+  readonly setSocket: (provider: string, state: MemoryProviders.SocketState) => Effect.Effect<void>
+  /** Where a provider's story is told. */
+  readonly laneOf: (provider: string) => string
+  /** What the driver here tells the time by. */
+  readonly clock: NodeClock
+  readonly mounts: () => ReadonlyArray<string>
   /** Nothing that was mounted is left, and the driver begins anew. */
   readonly reboot: Effect.Effect<void>
   /** All that is here is gone for good, from one instant to the next. */
@@ -104,19 +112,26 @@ export const make = (
     const files = Context.get(disk, FileSystem.FileSystem)
     const installed = Context.get(providers, MemoryProviders.MemoryProviders)
     yield* Context.get(registry, MemoryPluginRegistry.MemoryPluginRegistry).answerWith({ registered: true, error: "" })
-    const backend = Backend.make(classes, faults, chance, history, name)
-    const install = (provider: string) => installed.install(provider, backend.handler(provider))
+    const context = yield* Effect.context<never>()
+    const clock = new NodeClock(yield* Clock.Clock)
+    const backend = Backend.make({
+      ...{ classes, faults, chance, history, files, context },
+      nodeName: name,
+      tokens: () => csiDriver()?.tokens ?? NO_TOKENS
+    })
+    const install = (provider: string) =>
+      installed.install(provider, backend.handler(provider), backend.version(provider))
     for (const provider of PROVIDERS) yield* install(provider)
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
     const world = { files, node, control, volumes, classes, spoilt, referee, history }
-    const witness = new Witness(world, yield* Effect.context<never>())
+    const witness = new Witness(world, context)
     const lives = yield* Lives.make({
       nodeName: name,
       config,
       world: {
-        mounter: faults.mounter(witness.mounter(Context.get(disk, Mounter))),
-        fileSystem: faults.fileSystem(witness.fileSystem(files)),
+        mounter: faults.disk.mounter(witness.mounter(Context.get(disk, Mounter))),
+        fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
         legacyKubernetes: faults.kubernetes(api, strangers),
         providers: Context.get(providers, Providers),
@@ -133,6 +148,7 @@ export const make = (
         }
       }),
       faults,
+      clock,
       chance,
       history,
       referee
@@ -153,6 +169,10 @@ export const make = (
       files,
       install,
       uninstall: (provider) => installed.remove(provider),
+      setSocket: installed.setSocket,
+      laneOf: (provider) => Backend.laneOf(provider, name),
+      clock,
+      mounts: () => witness.mounts(),
       reboot: Effect.gen(function* () {
         faults.note("reboot")
         yield* lives.kill

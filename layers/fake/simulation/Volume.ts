@@ -15,6 +15,14 @@ export interface SimulatedClass {
   readonly flips: boolean
   /** Names of files come and go with generations. */
   readonly namesChange: boolean
+  /** Some generations have one file and no other. */
+  readonly shrinks: boolean
+  /** Some generations have names that few would choose, and directories far down. */
+  readonly isOdd: boolean
+  /** "constant": what the provider calls a version says nothing of the content. */
+  readonly versions: "generation" | "constant" | "empty"
+  /** Its provider writes the files itself, and answers with none. */
+  readonly writesItself: boolean
   /** It asks for a Kubernetes Secret of all of its files. */
   readonly isSynced: boolean
   generation: number
@@ -96,9 +104,45 @@ export const secretNameOf = ({ name }: Pick<SimulatedClass, "name">): string => 
 export const sourceOf = ({ name, namespace }: Pick<SimulatedClass, "namespace" | "name">): string =>
   `${namespace}/${name}`
 
+/** @shape (class, generation) -> whether that generation lacks what others have */
+export const isPartial = ({ shrinks }: SimulatedClass, generation: number): boolean => shrinks && generation % 4 === 3
+
+/** @shape (class, generation) -> whether that generation has odd names */
+export const hasOddNames = ({ isOdd }: SimulatedClass, generation: number): boolean => isOdd && generation % 3 !== 0
+
+/** All that a protobuf string and a Linux directory have room for, and people put there. */
+const ODD_PATHS: ReadonlyArray<string> = [
+  "two words",
+  `"quoted" and 'quoted'`,
+  "line\nbreak",
+  "$(id)`id`;*",
+  "-rf",
+  ".hidden",
+  "schl\u00fcssel\u2028\u{1f511}",
+  "back\\slash",
+  "n".repeat(255),
+  `${"d/".repeat(15)}leaf`,
+  `${`${"p".repeat(200)}/`.repeat(6)}leaf`
+]
+
+/** @shape (class, generation) -> what its provider calls that generation's version */
+export const versionOf = ({ versions }: SimulatedClass, generation: number): string => {
+  switch (versions) {
+    case "generation":
+      return String(generation)
+    case "constant":
+      return "latest"
+    case "empty":
+      return ""
+  }
+}
+
 /** @shape (class, generation) -> relative paths of that generation's files */
-const pathsOf = ({ filesMax, flips, namesChange }: SimulatedClass, generation: number): ReadonlyArray<string> => {
+const pathsOf = (it: SimulatedClass, generation: number): ReadonlyArray<string> => {
+  const { filesMax, flips, namesChange } = it
   const paths = [ALWAYS]
+  if (isPartial(it, generation)) return paths
+  if (hasOddNames(it, generation)) paths.push(...ODD_PATHS)
   for (let index = 1; index <= filesMax; index++) {
     if (!namesChange || (generation + index) % 3 !== 0)
       paths.push(index % 2 === 0 ? `tls/part-${index}` : `file-${index}`)
