@@ -266,14 +266,15 @@ const program = (
     /** A workload that follows the link first, and takes its time with the files after it. */
     const readSlowly = Effect.gen(function* () {
       yield* Effect.sleep(chance.between(0, READER_MILLIS_MAX))
-      const published = current().filter(({ state }) => state === "Published")
+      // What a provider writes itself has no generations.
+      const published = current().filter((it) => it.state === "Published" && !it.class.writesItself)
       if (published.length === 0) return
       const volume = chance.oneOf(published)
       // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
       const [life, stopped] = [lives.number(), stops]
       const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
       // Upstream's release takes them away at once.
-      if (link._tag === "None" || !lives.isAlive() || lives.isLegacy()) return
+      if (link._tag === "None" || !lives.isAlive() || lives.isLegacy() || !lives.isAlone()) return
       const afterMillis = chance.between(0, SLOW_READER_MILLIS_MAX)
       yield* Effect.sleep(afterMillis)
       const path = `${volume.targetPath}/${link.value}/${ALWAYS}`

@@ -203,7 +203,7 @@ export class DiskFaults {
 /** A node, as far as its disk goes. */
 export interface DiskSite {
   readonly faults: { readonly disk: DiskFaults; readonly note: (site: string) => void }
-  readonly lives: { readonly kill: Effect.Effect<void> }
+  readonly lives: { readonly kill: Effect.Effect<void>; readonly noteUpstreamsLink: (targetPath: string) => void }
   /** Without faults. */
   readonly files: FileSystem.FileSystem
   readonly mounts: () => ReadonlyArray<string>
@@ -247,11 +247,13 @@ export const diskTroubles = (options: {
         })
       )
     })
-  const leftovers = left("FileSystem leftovers", ({ files }, mount) =>
+  /** The link is what upstream's release leaves; ours has another name for it. */
+  const leftovers = left("FileSystem leftovers", ({ files, lives }, mount) =>
     Effect.gen(function* () {
       const generation = `${mount}/${HALF_WRITTEN}`
       yield* files.makeDirectory(`${generation}/below`, { recursive: true })
       yield* files.writeFileString(`${generation}/half`, "ha")
+      lives.noteUpstreamsLink(mount)
       yield* files.symlink(HALF_WRITTEN, `${mount}/..data_tmp`)
     }).pipe(Effect.ignore)
   )

@@ -72,6 +72,10 @@ export interface Lives {
   readonly isLegacy: () => boolean
   /** No release of upstream is known to have been cut off while it wrote, and none of ours is at work besides. */
   readonly isLeftByOurs: (targetPath: string) => boolean
+  /** A link is there that upstream's release has made for an exchange, and not exchanged. */
+  readonly noteUpstreamsLink: (targetPath: string) => void
+  /** False: another one is on its way out, and takes what it has replaced with it. */
+  readonly isAlone: () => boolean
   /** From now on the driver is not killed any more. */
   readonly spare: () => void
   /** What the driver remembers; undefined while none runs. */
@@ -274,6 +278,8 @@ export const make = (options: LivesOptions): Effect.Effect<Lives, never, Scope.S
       number: () => number,
       isAlive: () => current?.life.isAlive === true,
       isLegacy: () => current?.isLegacy === true,
+      isAlone: () => forerunners.size === 0,
+      noteUpstreamsLink: (targetPath) => void legacyLinks.add(targetPath),
       isLeftByOurs: (targetPath) => forerunners.size === 0 && !legacyLinks.has(targetPath),
       spare: () => {
         for (const { life } of forerunners) life.killAtBoundary(Number.POSITIVE_INFINITY)
