@@ -40,6 +40,13 @@ const current = (files: FileSystem.FileSystem, target: string) =>
     () => Effect.undefined
   )
 
+/** Whether a mount holds files, of its own making or its provider's. */
+const filled = Effect.fnUntraced(function* (files: FileSystem.FileSystem, target: string) {
+  if ((yield* current(files, target)) !== undefined) return true
+  const entries = yield* files.readDirectoryEntries(target)
+  return entries.some(({ name, type }) => !name.startsWith("..") && type !== "SymbolicLink")
+})
+
 const pathsIn = Effect.fnUntraced(function* (files: FileSystem.FileSystem, directory: string) {
   const found: Array<string> = []
   for (const path of yield* files.readDirectory(directory, { recursive: true })) {
@@ -221,7 +228,10 @@ export const run = (config: DriverConfig, { endpoint, fileSystem: files, kuberne
     if (answer.errorCode !== "") return yield* refused(`provider error ${answer.errorCode}`)
     const content = contentOf(answer.files)
     if (Result.isFailure(content)) return yield* refused(content.failure)
-    yield* Effect.mapError(write(files, volume.target, content.success), failed("failed to write"))
+    // Without files it is the provider that has written them (Q30).
+    if (content.success.length > 0) {
+      yield* Effect.mapError(write(files, volume.target, content.success), failed("failed to write"))
+    }
     const status = yield* Effect.mapError(record(volume, answer), failed("failed to create pod status"))
     yield* Effect.ignore(sync(volume, its, status, content.success))
   })
@@ -229,9 +239,8 @@ export const run = (config: DriverConfig, { endpoint, fileSystem: files, kuberne
   const publish = Effect.fnUntraced(function* (request: NodePublishVolumeRequest) {
     const target = TargetPath.make(request.targetPath)
     const state = yield* Effect.mapError(mounter.inspect(target), failed("failed to check mount point"))
-    const data =
-      state === "Mounted" ? yield* Effect.mapError(current(files, target), failed("failed to look")) : undefined
-    const isFilled = data !== undefined
+    const isFilled =
+      state === "Mounted" ? yield* Effect.mapError(filled(files, target), failed("failed to look")) : false
     if (isFilled) {
       if (!config.rotationEnabled) return {}
       // The age of the directory is the only clock that it has.
