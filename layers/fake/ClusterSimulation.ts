@@ -199,6 +199,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     }
     const nodes: Array<SimulatedNode.SimulatedNode> = []
     const spoilt = new Set<string>()
+    const upstreamsSecrets = new Set<string>()
     const strangers = new Strangers({
       ...{ api, classes, volumes, spoilt, chance },
       note: (site) => nodes[0]?.faults.note(site),
@@ -207,6 +208,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const driverPods = new DriverPods({ namespace: NAMESPACE, api, control, nodes: () => nodes, history, referee })
     const shared = {
       ...{ api: server, control, classes, volumes, podObjects, spoilt, strangers, csiDriver, plant, chance, history },
+      upstreamsSecrets,
       referee
     }
     let made = 0
@@ -306,7 +308,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       for (const name of deleted) {
         history.note(`garbage ${name}`, API_LANE)
         const [kind, secret = ""] = name.split(" ")
-        if (kind !== "secrets") continue
+        if (kind !== "secrets" || (isChaos && upstreamsSecrets.has(secret))) continue
         const users = witness.usersOf(secret).filter(({ publishedMillis }) => now - publishedMillis > ownedWithinMillis)
         referee.check(ClusterInvariants.collectedSecretIsUnused, { name: secret, users })
       }

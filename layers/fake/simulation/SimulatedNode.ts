@@ -39,6 +39,8 @@ export interface Shared {
   readonly podObjects: Set<string>
   /** Secrets in which others have written. */
   readonly spoilt: Set<string>
+  /** Secrets that upstream's release has written, by "namespace/name": it takes the owners of other nodes off (D5). */
+  readonly upstreamsSecrets: Set<string>
   /** Others who write objects of the driver. */
   readonly strangers: Strangers
   readonly csiDriver: () => CsiDriverView | undefined
@@ -84,6 +86,19 @@ export interface NodeOptions {
   readonly config: () => DriverConfig
 }
 
+const SECRET_PATH = /\/namespaces\/([^/]+)\/secrets\/([^/]+)$/u
+
+/** Notes which Secrets are written. */
+const noted = (api: KubernetesApi["Service"], written: Set<string>): KubernetesApi["Service"] => ({
+  ...api,
+  request: (request) =>
+    Effect.suspend(() => {
+      const [, namespace, name] = SECRET_PATH.exec(request.path) ?? []
+      if (name !== undefined && request.method !== "GET") written.add(`${namespace}/${name}`)
+      return api.request(request)
+    })
+})
+
 /** @shape (options, cluster) -> a node without a driver; `lives.supervise` runs one */
 export const make = (
   { config, name, plan }: NodeOptions,
@@ -101,6 +116,7 @@ export const make = (
       podObjects,
       referee,
       spoilt,
+      upstreamsSecrets,
       strangers,
       volumes
     } = shared
@@ -133,7 +149,7 @@ export const make = (
         mounter: faults.disk.mounter(witness.mounter(Context.get(disk, Mounter))),
         fileSystem: faults.disk.fileSystem(witness.fileSystem(files)),
         kubernetes: faults.kubernetes(witness.kubernetes(api), strangers),
-        legacyKubernetes: faults.kubernetes(api, strangers),
+        legacyKubernetes: faults.kubernetes(noted(api, upstreamsSecrets), strangers),
         providers: Context.get(providers, Providers),
         registry: Context.get(registry, PluginRegistry)
       },
