@@ -164,8 +164,12 @@ export class Strangers implements Neighbours {
   }
 
   private letGo(path: string): Effect.Effect<void> {
-    return Effect.map(this.patch(path, { metadata: { finalizers: null } }), (done) => {
-      if (done !== undefined) this.held.delete(path)
+    return Effect.gen({ self: this }, function* () {
+      const done = yield* this.patch(path, { metadata: { finalizers: null } })
+      if (done === undefined) return
+      this.held.delete(path)
+      // It goes now, whoever has taken it over since it was to go.
+      if (metadataOf(done)["deletionTimestamp"] !== undefined) this.disturbed(done, yield* Clock.currentTimeMillis)
     })
   }
 
