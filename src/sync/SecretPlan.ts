@@ -6,7 +6,9 @@
  *
  * Several nodes may write one Secret. Each write says of which version of the class it is, and when its content was
  * fetched; a node whose content is older leaves the Secret alone, also when it knows that its provider still gives it: a
- * provider may give different pods different content, and they would write it by turns.
+ * provider may give different pods different content, and they would write it by turns. What says to have been fetched in
+ * the future counts as well, as long as there is the pod that it was fetched for: its node, whose clock is ahead, would
+ * write it again at once, and would find out by itself that it is old.
  *
  * @source reference/driver.md 6.4, Q1, Q2; reference/defects.md D5, D6, D8
  */
@@ -29,6 +31,8 @@ export const KEYS = {
   classVersion: "secrets-store.csi.k8s.io/class-version",
   /** When the content was fetched, and by which volume: the name of its generation. */
   fetched: "secrets-store.csi.k8s.io/fetched",
+  /** UID of the pod that it was fetched for. */
+  fetchedFor: "secrets-store.csi.k8s.io/fetched-for",
   /** Nobody was seen to use it: it is about to be removed. Whoever uses it takes this away. */
   unused: "secrets-store.csi.k8s.io/unused-since"
 } as const
@@ -45,8 +49,10 @@ export interface Wanted {
   readonly classVersion: string
   /** As `fetchedAt` writes it: texts compare as times, and two volumes never have the same. */
   readonly fetched: string
-  /** What says to have been fetched later than this has a wrong clock, and does not count. */
-  readonly fetchedMax: string
+  /** UID of the pod that it was fetched for. */
+  readonly fetchedFor: string
+  /** When the live Secret says that its content was fetched counts; see `standingOf`. */
+  readonly trusts: boolean
   /** The class asks for Secrets of others to be taken over. */
   readonly adopts: boolean
   /** Another class asks for the Secret as well, was created later, and is in use: its content counts. */
@@ -87,10 +93,11 @@ const base64 = (data: Redacted.Redacted<Uint8Array>): string => Buffer.from(Reda
 const encoded = (secret: SecretData): ReadonlyMap<string, string> =>
   new Map([...secret.data].map(([key, data]) => [key, base64(data)] as const))
 
-const stamps = ({ className, classVersion, fetched }: Wanted) => ({
+const stamps = ({ className, classVersion, fetched, fetchedFor }: Wanted) => ({
   [KEYS.className]: className,
   [KEYS.classVersion]: classVersion,
-  [KEYS.fetched]: fetched
+  [KEYS.fetched]: fetched,
+  [KEYS.fetchedFor]: fetchedFor
 })
 
 /** @shape (wanted) -> the whole Secret, as it is created; values are in base64 */
@@ -164,13 +171,37 @@ export const mayGo = ({ annotations = {}, deletionTimestamp }: Secret["metadata"
   annotations[KEYS.className] !== undefined && annotations[RETAIN_KEY] !== "true" && deletionTimestamp === undefined
 
 /** Another node has written it of a newer class, or of newer content. */
-const knowsMore = (live: Secret, { className, classVersion, fetched, fetchedMax, yields }: Wanted): boolean => {
+const knowsMore = (live: Secret, { className, classVersion, fetched, trusts, yields }: Wanted): boolean => {
   const { annotations = {} } = live.metadata
   if (annotations[KEYS.className] !== className) return yields
   const version = annotations[KEYS.classVersion] ?? ""
   if (version !== classVersion) return version > classVersion
-  const other = annotations[KEYS.fetched] ?? ""
-  return other > fetched && other <= fetchedMax
+  return trusts && (annotations[KEYS.fetched] ?? "") > fetched
+}
+
+/** What is worth of it when a live Secret says when its content was fetched. */
+export type Standing =
+  | { readonly _tag: "Counts" }
+  /** The volume that it was fetched for is of this node, and has other content by now. */
+  | { readonly _tag: "Outdated" }
+  /** In the future: the clock of the node of this pod is ahead, or ours is behind. It counts while there is the pod. */
+  | { readonly _tag: "InFuture"; readonly podUid: string }
+
+/**
+ * @shape  (live, UID of a pod here -> when the contents of its volumes were fetched, what is later than now) -> Standing
+ * @errors none: a Secret without such a note counts, as oldest
+ */
+export const standingOf = (
+  live: Secret | undefined,
+  fetchedHere: (podUid: string) => ReadonlyArray<string>,
+  fetchedMax: string
+): Standing => {
+  const { annotations = {} } = live?.metadata ?? {}
+  const fetched = annotations[KEYS.fetched] ?? ""
+  const podUid = annotations[KEYS.fetchedFor] ?? ""
+  const here = fetchedHere(podUid)
+  if (here.length > 0) return { _tag: here.includes(fetched) ? "Counts" : "Outdated" }
+  return fetched > fetchedMax ? { _tag: "InFuture", podUid } : { _tag: "Counts" }
 }
 
 /**

@@ -81,6 +81,9 @@ interface Memo {
   readonly madeOf: string
 }
 
+/** What says to have been fetched later than this is in the future, by the clock of this node. */
+const fetchedMax = Effect.map(Clock.currentTimeMillis, (now) => SecretPlan.fetchedAt(now + CLOCK_SKEW_MILLIS, ""))
+
 const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 const keyOf = (namespace: string, name: string) => `${namespace}/${name}`
@@ -261,6 +264,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const sources: Array<Source> = []
     const complaints: Array<string> = []
     let isUnsettled = false
+    const max = yield* fetchedMax
     for (const statusKey of statusKeys.of(key)) {
       const podStatus = statuses.get(statusKey)
       if (podStatus === undefined) continue
@@ -277,9 +281,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         .readLink(`${targetPath}/${MountedFiles.DATA}`)
         .pipe(Effect.orElseSucceed(() => ""))
       // Files that a provider writes itself have no generation: then every refresh may have changed them.
-      const fetched = generation.startsWith("..")
+      const named = generation.startsWith("..")
         ? generation.slice(2)
         : SecretPlan.fetchedAt((yield* MountedFiles.lastChange(targetPath)) ?? 0, targetPath)
+      // The clock has been set back since: how old it is is not known.
+      const fetched = named > max ? SecretPlan.fetchedAt(0, targetPath) : named
       sources.push({ podStatus, pod, object: held.object, targetPath, fetched })
     }
     return { sources, isUnsettled, complaints } satisfies Gathered
@@ -335,9 +341,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       className,
       classVersion: classVersionOf(source.object),
       fetched,
-      fetchedMax: SecretPlan.fetchedAt((yield* Clock.currentTimeMillis) + CLOCK_SKEW_MILLIS, ""),
+      fetchedFor: source.pod.metadata.uid ?? "",
       adopts: annotations[ADOPT_KEY] === "true"
-    } satisfies Omit<SecretPlan.Wanted, "yields">
+    } satisfies Omit<SecretPlan.Wanted, "yields" | "trusts">
   })
 
   /** Of several classes that ask for one Secret the latest, and of its volumes the one whose content is newest. */
@@ -360,6 +366,19 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     return use === "Used" || use === "Awaited"
   })
 
+  const standingOf = Effect.fnUntraced(function* (live: Secret | undefined, sources: ReadonlyArray<Source>) {
+    const fetchedHere = (podUid: string) =>
+      sources.flatMap(({ fetched, pod }) => (pod.metadata.uid === podUid ? [fetched] : []))
+    return SecretPlan.standingOf(live, fetchedHere, yield* fetchedMax)
+  })
+
+  /** What needs a look at the pods of all nodes is rare: a clock is wrong. */
+  const isLasting = Effect.fnUntraced(function* (namespace: string, standing: SecretPlan.Standing) {
+    if (standing._tag !== "InFuture") return true
+    const { objects } = yield* Resource.list(Resource.podUses, { namespace })
+    return SecretUsers.isAlive(objects, standing.podUid)
+  })
+
   const remember = (key: string, body: unknown, sources: ReadonlyArray<Source>) => {
     const { resourceVersion } = Resource.metadataOf(body)
     if (resourceVersion !== undefined) memos.set(key, { resourceVersion, madeOf: madeOf(sources) })
@@ -378,7 +397,9 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const later = SecretPlan.laterClass(live, source.object.metadata.name ?? "", classVersionOf(source.object))
       const yields = later !== undefined && (yield* isInUse(key, later))
       const owners = sources.reduce((all, { pod, podStatus }) => united(all, ownersOf(pod, podStatus)), united([], []))
-      const wanted = { ...(yield* wantedOf(key, source, owners)), yields }
+      const standing = yield* standingOf(live, sources)
+      const trusts = standing._tag !== "Outdated" && (yield* isLasting(namespace, standing))
+      const wanted = { ...(yield* wantedOf(key, source, owners)), yields, trusts }
       const decision = SecretPlan.decide(live, wanted)
       const path = Resource.pathOf(Resource.secrets, namespace)
       const written = Effect.gen(function* () {
@@ -393,7 +414,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const query = { fieldManager: SecretPlan.FIELD_MANAGER }
       switch (decision._tag) {
         case "Unchanged":
-          return remember(key, live, sources)
+          // That the pod goes is heard of by nobody here.
+          return trusts && standing._tag === "InFuture" ? memos.delete(key) : remember(key, live, sources)
         case "Create": {
           const body = yield* api.request({ method: "POST", path, query, body: decision.object })
           remember(key, body, sources)

@@ -51,3 +51,10 @@ export const useOf = (
 }
 
 const ENDED: ReadonlySet<string> = new Set(["Succeeded", "Failed"])
+
+/** @shape (pods of a namespace, UID) -> that pod is there, and has not begun to end */
+export const isAlive = (pods: ReadonlyArray<PodUse>, uid: string): boolean =>
+  pods.some(
+    ({ metadata, status }) =>
+      metadata.uid === uid && metadata.deletionTimestamp === undefined && !ENDED.has(status?.phase ?? "")
+  )

@@ -11,6 +11,7 @@ import type { Secret } from "../../schemas/Core.ts"
 import type { OwnerReference } from "../../schemas/Meta.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
+import { united } from "../../src/sync/OwnerReferences.ts"
 import * as SecretPlan from "../../src/sync/SecretPlan.ts"
 
 const MANAGED = "secrets-store.csi.k8s.io/managed"
@@ -51,7 +52,8 @@ const wantedOf = ({ fetchedMillis, content, generation, owners }: Knowledge, ado
   className: "spc",
   classVersion: SecretPlan.classVersionOf("2026-01-01T00:00:00Z", generation),
   fetched: DateTime.formatIso(DateTime.makeUnsafe(fetchedMillis)),
-  fetchedMax: "~",
+  fetchedFor: "uid-of-pod",
+  trusts: true,
   adopts,
   yields: false
 })
@@ -300,7 +302,7 @@ describe("any sequence of decisions about one Secret", () => {
     },
     {
       what: "owners are replaced by ours",
-      decide: onPatch((patch, _, { owners }) => withMetadata(patch, { ownerReferences: owners })),
+      decide: onPatch((patch, _, { owners }) => withMetadata(patch, { ownerReferences: united([], owners) })),
       says: /their owner references changed/u
     },
     {

@@ -541,8 +541,8 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     changes: [
       {
         file: "src/sync/SecretPlan.ts",
-        from: "  return other > fetched && other <= fetchedMax\n",
-        to: "  return other < fetched && other <= fetchedMax\n"
+        from: '  return trusts && (annotations[KEYS.fetched] ?? "") > fetched\n',
+        to: '  return trusts && (annotations[KEYS.fetched] ?? "") < fetched\n'
       }
     ],
     breaks: ["L4 secretFollows"],

@@ -6,7 +6,7 @@ import type { SecretData } from "../../src/sync/SecretData.ts"
 import * as SecretPlan from "../../src/sync/SecretPlan.ts"
 
 const MANAGED = "secrets-store.csi.k8s.io/managed"
-const { className, classVersion, fetched, unused } = SecretPlan.KEYS
+const { className, classVersion, fetched, fetchedFor, unused } = SecretPlan.KEYS
 const bytes = (text: string) => Redacted.make(new TextEncoder().encode(text))
 const base64 = (text: string) => Buffer.from(text).toString("base64")
 const owner = (uid: string): OwnerReference => ({ apiVersion: "apps/v1", kind: "ReplicaSet", name: "web", uid })
@@ -30,11 +30,12 @@ const wanted: SecretPlan.Wanted = {
   className: "spc",
   classVersion: version,
   fetched: MINUTE_1,
-  fetchedMax: "~",
+  fetchedFor: "uid-of-pod",
+  trusts: true,
   adopts: false,
   yields: false
 }
-const stamps = { [className]: "spc", [classVersion]: version, [fetched]: MINUTE_1 }
+const stamps = { [className]: "spc", [classVersion]: version, [fetched]: MINUTE_1, [fetchedFor]: "uid-of-pod" }
 const live: Secret = {
   apiVersion: "v1",
   kind: "Secret",
@@ -372,7 +373,12 @@ const knows: ReadonlyArray<Row> = [
     live,
     wanted: { ...wanted, className: "second", classVersion: classAt(1), fetched: MINUTE_0 },
     expected: patch(["annotations"], {
-      annotations: { [className]: "second", [classVersion]: classAt(1), [fetched]: MINUTE_0 }
+      annotations: {
+        [className]: "second",
+        [classVersion]: classAt(1),
+        [fetched]: MINUTE_0,
+        [fetchedFor]: "uid-of-pod"
+      }
     })
   },
   {
@@ -513,7 +519,7 @@ describe("a mistake is found by these rows", () => {
   type Decide = typeof SecretPlan.decide
   const withoutStamps = (found: Secret | undefined): Secret | undefined => {
     if (found === undefined) return undefined
-    const { [classVersion]: _, [fetched]: __, ...annotations } = found.metadata.annotations ?? {}
+    const { [classVersion]: _, [fetched]: __, [fetchedFor]: ___, ...annotations } = found.metadata.annotations ?? {}
     return { ...found, metadata: { ...found.metadata, annotations } }
   }
   const mistakes: ReadonlyArray<{ readonly what: string; readonly decide: Decide; readonly by: string }> = [
@@ -615,13 +621,61 @@ describe("two classes ask for one Secret", () => {
 })
 
 describe("a clock that is wrong", () => {
-  it("what says to have been fetched in the future does not count", () => {
+  it("what says to have been fetched in the future counts as far as it is trusted", () => {
     const future = {
       ...live,
       metadata: { ...live.metadata, annotations: { ...live.metadata.annotations, [SecretPlan.KEYS.fetched]: "9" } }
     }
     const ours = { ...wanted, secret: { ...secret, data: new Map([["username", bytes("bob")]]) } }
     assert.deepStrictEqual(SecretPlan.decide(future, ours), { _tag: "Unchanged" })
-    assert.strictEqual(SecretPlan.decide(future, { ...ours, fetchedMax: "3" })._tag, "Patch")
+    assert.strictEqual(SecretPlan.decide(future, { ...ours, trusts: false })._tag, "Patch")
   })
+
+  it.each<{
+    readonly name: string
+    readonly noted: Readonly<Record<string, string>>
+    readonly here: Readonly<Record<string, ReadonlyArray<string>>>
+    readonly expected: SecretPlan.Standing
+  }>([
+    { name: "no note", noted: {}, here: {}, expected: { _tag: "Counts" } },
+    {
+      name: "by a volume of another node",
+      noted: { [fetched]: "3", [fetchedFor]: "a" },
+      here: { b: ["4"] },
+      expected: { _tag: "Counts" }
+    },
+    {
+      name: "by a volume of another node, in the future",
+      noted: { [fetched]: "7", [fetchedFor]: "a" },
+      here: { b: ["4"] },
+      expected: { _tag: "InFuture", podUid: "a" }
+    },
+    {
+      name: "by nobody knows whom, in the future",
+      noted: { [fetched]: "7" },
+      here: { b: ["4"] },
+      expected: { _tag: "InFuture", podUid: "" }
+    },
+    {
+      name: "by a volume of this node, which still has it",
+      noted: { [fetched]: "3", [fetchedFor]: "a" },
+      here: { a: ["2", "3"] },
+      expected: { _tag: "Counts" }
+    },
+    {
+      name: "by a volume of this node, whose clock was set back before it fetched other content",
+      noted: { [fetched]: "7", [fetchedFor]: "a" },
+      here: { a: ["2"] },
+      expected: { _tag: "Outdated" }
+    }
+  ])("what the note of a Secret is worth: $name", ({ expected, here, noted }) =>
+    assert.deepStrictEqual(
+      SecretPlan.standingOf(
+        { ...live, metadata: { ...live.metadata, annotations: noted } },
+        (podUid) => here[podUid] ?? [],
+        "5"
+      ),
+      expected
+    )
+  )
 })
