@@ -441,7 +441,7 @@ export class Kubelet {
     const isThere = Effect.orElseSucceed(files.exists(noteOf(targetPath)), () => false)
     if (!(yield* isThere)) return false
     history.count("orphans")
-    if (this.stage === "Chaos") yield* Deferred.await(this.process.ended)
+    if (this.stage === "Chaos") yield* Effect.raceFirst(Deferred.await(this.process.ended), Deferred.await(this.lost))
     yield* this.whileDown()
     return !this.isLost
   })
