@@ -138,13 +138,22 @@ export const askedNow = (pod: PodIdentity, className: string, before: Asked = NO
 /**
  * A volume that was just filled, with what came for it while its provider was called.
  *
- * @shape  (record: as filled, latest: as it is in the table, nowMillis) -> VolumeRecord
+ * @shape  (record: as filled, latest: as it is in the table, wished: before its provider was called, nowMillis)
+ *         -> VolumeRecord
  */
-export const carriedOver = (record: VolumeRecord, latest: VolumeRecord, nowMillis: number): VolumeRecord => ({
+export const carriedOver = (
+  record: VolumeRecord,
+  latest: VolumeRecord,
+  wished: Asked,
+  nowMillis: number
+): VolumeRecord => ({
   ...record,
   request: latest.request,
   wanted: latest.wanted,
-  schedule: asksMore(latest.wanted, record.honoured) ? Rotation.askNow(record.schedule, nowMillis) : record.schedule
+  // A class that is asked for live may not say what was last heard of it.
+  schedule: asksMore(latest.wanted, record.honoured, wished)
+    ? Rotation.askNow(record.schedule, nowMillis)
+    : record.schedule
 })
 
 /** @shape () -> (record, nowMillis) -> the record as its present pod and class want it */

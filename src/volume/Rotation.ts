@@ -142,20 +142,28 @@ export const afterSuccess = (interval: Interval, nowMillis: number): Schedule =>
  * After a refresh that failed: soon, then doubled with each failure, with jitter, at most an interval; later when the
  * provider asks for it. A frozen volume is tried again only while somebody's wish for a refresh is open.
  *
- * @shape  (schedule, { nowMillis, random in [0, 1), hintMillis }) -> Schedule
+ * A provider that throttles is asked less and less by all of its volumes together (ProviderBudget), so that each takes
+ * its place among those that wait soon.
+ *
+ * @shape  (schedule, { nowMillis, random in [0, 1), hintMillis, isThrottled }) -> Schedule
  */
 export const afterFailure = (
   schedule: Schedule,
-  failed: { readonly nowMillis: number; readonly random: number; readonly hintMillis: number | undefined }
+  failed: {
+    readonly nowMillis: number
+    readonly random: number
+    readonly hintMillis: number | undefined
+    readonly isThrottled: boolean
+  }
 ): Schedule => {
   const { asked, interval } = schedule
-  const failures = schedule.failures + 1
+  const failures = failed.isThrottled ? schedule.failures : schedule.failures + 1
   const setMillis = failed.nowMillis
   if (interval._tag === "Frozen" && !asked) {
     return { ...schedule, setMillis, dueMillis: Number.POSITIVE_INFINITY, failures }
   }
   const longest = interval._tag === "Frozen" ? FROZEN_BACKOFF_MAX_MILLIS : interval.millis
-  const backoff = BACKOFF_FIRST_MILLIS * BACKOFF_FACTOR ** (failures - 1)
+  const backoff = BACKOFF_FIRST_MILLIS * BACKOFF_FACTOR ** (failed.isThrottled ? 0 : failures - 1)
   const jittered = backoff * (1 - JITTER_SHARE + 2 * JITTER_SHARE * failed.random)
   const hint = Math.min(failed.hintMillis ?? 0, HINT_MAX_MILLIS)
   return {

@@ -20,7 +20,7 @@ import {
   SecretProviderClassUnavailable,
   TargetNotInspected
 } from "../../schemas/errors/PublishFailed.ts"
-import { FORCE_REFRESH_KEY, sameAsked } from "../../schemas/ForceRefresh.ts"
+import { type Asked, FORCE_REFRESH_KEY, sameAsked } from "../../schemas/ForceRefresh.ts"
 import type { MountResponse, ObjectVersion } from "../../schemas/Provider.ts"
 import type { SecretProviderClass } from "../../schemas/SecretProviderClass.ts"
 import { Mounter } from "../ports/Mounter.ts"
@@ -236,12 +236,12 @@ export interface Filling {
 }
 
 /** Puts a volume into the table, with what has come for it meanwhile: credentials, and wishes for one more refresh. */
-const commit = Effect.fnUntraced(function* (record: VolumeRecord) {
+const commit = Effect.fnUntraced(function* (record: VolumeRecord, wished: Asked) {
   const table = yield* VolumeTable
   const examine = yield* RefreshTriggers.examiner
   const nowMillis = yield* Clock.currentTimeMillis
   const latest = table.get(record.targetPath)
-  const merged = latest === undefined ? record : RefreshTriggers.carriedOver(record, latest, nowMillis)
+  const merged = latest === undefined ? record : RefreshTriggers.carriedOver(record, latest, wished, nowMillis)
   table.set(examine(merged, nowMillis).record)
 })
 
@@ -305,7 +305,7 @@ export const fill = Effect.fnUntraced(function* (
     sameVersions(known.objectVersions, objectVersions) &&
     sameAsked(known.honoured, asked)
   ) {
-    yield* commit(record)
+    yield* commit(record, wished)
     return { changed }
   }
   const notWritten = (reason: KubernetesApiFailed) => new PodStatusNotWritten({ pod: podKey(pod), reason })
@@ -323,7 +323,7 @@ export const fill = Effect.fnUntraced(function* (
     honoured: asked,
     knownName: known?.podStatusName ?? found?.name
   }).pipe(Effect.mapError(notWritten))
-  yield* commit({ ...record, podStatusName: name })
+  yield* commit({ ...record, podStatusName: name }, wished)
   return { changed }
 })
 
@@ -363,7 +363,8 @@ export const postpone = Effect.fnUntraced(function* (
   const failed = {
     nowMillis: yield* Clock.currentTimeMillis,
     random: yield* Random.next,
-    hintMillis: reason?._tag === "ProviderCallFailed" ? reason.retryAfterMillis : undefined
+    hintMillis: reason?._tag === "ProviderCallFailed" ? reason.retryAfterMillis : undefined,
+    isThrottled: isThrottling(failure)
   }
   // Only a volume that is in the table has a clock of its own; the others are learnt again by the next call.
   const recorded = table.get(targetPath)

@@ -5,7 +5,7 @@ import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { DriverConfig } from "../../schemas/Config.ts"
 import { FORCE_REFRESH_KEY, NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
-import { decide } from "../../src/volume/RefreshTriggers.ts"
+import { carriedOver, decide } from "../../src/volume/RefreshTriggers.ts"
 import { afterFailure, afterSuccess, INTERVAL_KEY } from "../../src/volume/Rotation.ts"
 import { SecretProviderClasses } from "../../src/volume/SecretProviderClasses.ts"
 import type { VolumeRecord } from "../../src/volume/VolumeRecord.ts"
@@ -69,7 +69,12 @@ interface Row {
   readonly expected: { readonly due: number; readonly why: "Asked" | "ClassChanged" | undefined }
 }
 
-const backoff = afterFailure(afterSuccess(hourly, 0), { nowMillis: 900_000, random: 0.5, hintMillis: 600_000 })
+const backoff = afterFailure(afterSuccess(hourly, 0), {
+  nowMillis: 900_000,
+  random: 0.5,
+  hintMillis: 600_000,
+  isThrottled: false
+})
 
 const rows: ReadonlyArray<Row> = [
   { name: "nothing new", expected: nothing },
@@ -162,6 +167,26 @@ describe("what brings a refresh forward", () => {
     assert.isFalse(still.classGone)
     const back = decide(still.record, { pod: "done", secretProviderClass: classOf({}) }, rules, NOW)
     assert.isTrue(decide(back.record, { pod: "done", secretProviderClass: { _tag: "Absent" } }, rules, NOW).classGone)
+  })
+})
+
+describe("what came while the provider was called", () => {
+  it.each([
+    { name: "nothing", honoured: "one", wished: "one", wanted: "one", asksAgain: false },
+    { name: "a wish", honoured: "one", wished: "one", wanted: "two", asksAgain: true },
+    { name: "a wish that was heard of before", honoured: "one", wished: "two", wanted: "two", asksAgain: false },
+    {
+      name: "nothing of a class whose own state says less",
+      honoured: "",
+      wished: "old",
+      wanted: "old",
+      asksAgain: false
+    }
+  ])("$name", ({ asksAgain, honoured, wanted, wished }) => {
+    const asking = (secretProviderClass: string) => ({ pod: "", secretProviderClass })
+    const filled = { ...record, schedule: afterSuccess(hourly, 0), honoured: asking(honoured) }
+    const { schedule } = carriedOver(filled, { ...record, wanted: asking(wanted) }, asking(wished), NOW)
+    assert.strictEqual(schedule.asked, asksAgain)
   })
 })
 

@@ -110,7 +110,8 @@ describe("when a volume is due", () => {
     assert.strictEqual(begin(frozen, "/a", 5).dueMillis, NEVER)
     assert.strictEqual(afterSuccess(frozen, 5).dueMillis, NEVER)
     assert.strictEqual(
-      afterFailure(afterSuccess(frozen, 5), { nowMillis: 9, random: 0.5, hintMillis: 10 }).dueMillis,
+      afterFailure(afterSuccess(frozen, 5), { nowMillis: 9, random: 0.5, hintMillis: 10, isThrottled: false })
+        .dueMillis,
       NEVER
     )
     assert.isFalse(isDue(dueAt(NEVER), Number.MAX_SAFE_INTEGER))
@@ -118,8 +119,13 @@ describe("when a volume is due", () => {
 })
 
 describe("after failures", () => {
-  const failing = (failures: number, random: number, interval = every(120_000), hintMillis?: number) =>
-    afterFailure({ ...dueAt(0), interval, failures }, { nowMillis: 1_000_000, random, hintMillis })
+  const failing = (
+    failures: number,
+    random: number,
+    interval = every(120_000),
+    hintMillis?: number,
+    isThrottled = false
+  ) => afterFailure({ ...dueAt(0), interval, failures }, { nowMillis: 1_000_000, random, hintMillis, isThrottled })
 
   it.each([
     [0, 5_000],
@@ -134,6 +140,11 @@ describe("after failures", () => {
     const { dueMillis, failures: now } = failing(failures, 0.5)
     assert.strictEqual(dueMillis - 1_000_000, expected)
     assert.strictEqual(now, failures + 1)
+  })
+
+  it.each([0, 1, 3])("because of a provider that throttles: soon, and as many as before, %d", (failures) => {
+    const next = failing(failures, 0.5, every(120_000), undefined, true)
+    assert.deepStrictEqual([next.dueMillis - 1_000_000, next.failures], [5_000, failures])
   })
 
   it.each([
@@ -197,7 +208,7 @@ describe("a refresh that was asked for", () => {
     [9, 120_000]
   ])("of a frozen volume is tried until it succeeds: after %d failures in %d ms", (failures, expected) => {
     const asked = { ...askNow(afterSuccess(frozen, 0), 0), failures }
-    const next = afterFailure(asked, { nowMillis: 0, random: 0.5, hintMillis: undefined })
+    const next = afterFailure(asked, { nowMillis: 0, random: 0.5, hintMillis: undefined, isThrottled: false })
     assert.deepStrictEqual([next.dueMillis, next.asked], [expected, true])
     assert.strictEqual(afterSuccess(frozen, 9).dueMillis, NEVER)
   })
