@@ -19,7 +19,10 @@ const IDLE_MILLIS = (WATCH_SECONDS + 10) * 1_000
 /** A watch that lived this long was a good one, whatever ended it. */
 const SETTLED_MILLIS = 60_000
 
-/** What happened to the objects held. After a list, those that are gone are told one by one, before `Synced`. */
+/**
+ * What happened to the objects held. After a list, those that are gone are told one by one, before `Synced`; which is
+ * also told when following goes on after a failure.
+ */
 export type Change<A> =
   | { readonly _tag: "Synced"; readonly objects: ReadonlyMap<string, A> }
   | { readonly _tag: "Applied"; readonly key: string; readonly object: A }
@@ -93,10 +96,14 @@ export const make = Effect.fnUntraced(function* <A extends Resource.KubernetesOb
   const attempted = yield* Deferred.make<void>()
   const synced = yield* Deferred.make<void>()
 
+  /** @shape () -> whether something was wrong until now */
   const healthy = Effect.suspend(() => {
-    if (state.failure === undefined) return Effect.void
+    if (state.failure === undefined) return Effect.succeed(false)
     state.failure = undefined
-    return Effect.logInfo("following the API server again", { resource: Resource.qualifiedName(resource), path })
+    return Effect.as(
+      Effect.logInfo("following the API server again", { resource: Resource.qualifiedName(resource), path }),
+      true
+    )
   })
 
   /** Takes over a list in one piece, then tells what changed. */
@@ -125,7 +132,8 @@ export const make = Effect.fnUntraced(function* <A extends Resource.KubernetesOb
     if (event.type === "ERROR") return yield* statusOf(path, event.object)
     const metadata = Resource.metadataOf(event.object)
     const key = Resource.keyOf({ metadata })
-    yield* healthy
+    // Whoever did not trust what was held may do so again, though nothing of it has changed.
+    if (yield* healthy) yield* onChange({ _tag: "Synced", objects: state.objects })
     switch (event.type) {
       case "ADDED":
       case "MODIFIED": {

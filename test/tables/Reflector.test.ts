@@ -340,6 +340,26 @@ describe("errors that stay", () => {
   })
 })
 
+describe("when an error is over", () => {
+  it.effect("what is held is told again, for those who have not trusted it", () => {
+    const api = ScriptedApi.answering(list("42", spc("a", "1")))
+    api.refusals.push(failed(403, "Forbidden"))
+    return run(api, () =>
+      Effect.gen(function* () {
+        const reflector = yield* started()
+        yield* settle
+        assert.strictEqual(reflector.failure()?.status, 403)
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(reflector.told, ["Synced ns/a"])
+        yield* api.lastWatch.send({ type: "BOOKMARK", object: { metadata: { resourceVersion: "43" } } })
+        yield* settle
+        assert.isUndefined(reflector.failure())
+        assert.deepStrictEqual(reflector.told, ["Synced ns/a", "Synced ns/a"])
+      })
+    )
+  })
+})
+
 describe("synced", () => {
   it.effect("waits for the first list", () => {
     const api = ScriptedApi.answering(failed(0, "Network"), failed(0, "Network"), list("42"))
