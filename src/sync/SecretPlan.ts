@@ -266,6 +266,23 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
   return { _tag: "Patch", patch, changes }
 }
 
+/**
+ * What becomes of a Secret whose new content cannot be made, as after a mistake in its class: what is there stays, and has
+ * the users of this node among its owners, so that it does not go with the pods that are replaced.
+ *
+ * @shape  (live, or undefined when there is none, { owners, className }) -> a JSON merge patch, or undefined
+ */
+export const keep = (
+  live: Secret | undefined,
+  { className, owners }: Pick<Wanted, "className" | "owners">
+): unknown => {
+  if (live === undefined || !isOurs(live)) return undefined
+  const { annotations = {}, deletionTimestamp, ownerReferences = [], resourceVersion } = live.metadata
+  if (annotations[KEYS.className] !== className || deletionTimestamp !== undefined) return undefined
+  const all = united(ownerReferences, owners)
+  return all.length > ownerReferences.length ? { metadata: { resourceVersion, ownerReferences: all } } : undefined
+}
+
 const STAMPS: ReadonlySet<string> = new Set(Object.values(KEYS))
 const isStamp = (key: string): boolean => STAMPS.has(key)
 

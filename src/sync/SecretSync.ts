@@ -126,6 +126,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
   const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
+  /**
+   * Content by target path whose time of fetching was in the future once: the clock has been set back, and how old it is
+   * is not known, also when that time has come.
+   */
+  const undated = new Map<string, string>()
   /** By pod status or target path, neither of which can be the other. */
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
@@ -158,6 +163,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const record = table.get(targetPath)
     if (record === undefined) {
       go(targetPath)
+      undated.delete(targetPath)
       for (const key of volumeKeys.forget(targetPath)) {
         // Whoever has a pod status is heard of by it; without files nothing is to be made of it meanwhile.
         if (!statusKeys.hasUsers(key)) queue.add(key)
@@ -284,8 +290,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const named = generation.startsWith("..")
         ? generation.slice(2)
         : SecretPlan.fetchedAt((yield* MountedFiles.lastChange(targetPath)) ?? 0, targetPath)
-      // The clock has been set back since: how old it is is not known.
-      const fetched = named > max ? SecretPlan.fetchedAt(0, targetPath) : named
+      if (named > max) undated.set(targetPath, named)
+      const fetched = undated.get(targetPath) === named ? SecretPlan.fetchedAt(0, targetPath) : named
       sources.push({ podStatus, pod, object: held.object, targetPath, fetched })
     }
     return { sources, isUnsettled, complaints } satisfies Gathered
@@ -399,7 +405,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const owners = sources.reduce((all, { pod, podStatus }) => united(all, ownersOf(pod, podStatus)), united([], []))
       const standing = yield* standingOf(live, sources)
       const trusts = standing._tag !== "Outdated" && (yield* isLasting(namespace, standing))
-      const wanted = { ...(yield* wantedOf(key, source, owners)), yields, trusts }
+      const made = yield* Effect.tapError(wantedOf(key, source, owners), () => {
+        const patch = SecretPlan.keep(live, { className: source.object.metadata.name ?? "", owners })
+        return patch === undefined ? Effect.void : Resource.mergePatch(Resource.secretVersions, namespace, name, patch)
+      })
+      const wanted = { ...made, yields, trusts }
       const decision = SecretPlan.decide(live, wanted)
       const path = Resource.pathOf(Resource.secrets, namespace)
       const written = Effect.gen(function* () {

@@ -620,6 +620,28 @@ describe("two classes ask for one Secret", () => {
   })
 })
 
+describe("S9 content that cannot be made", () => {
+  const asked = { className: "spc", owners: [owner("uid-1"), owner("uid-2")] }
+  it.each<{ readonly name: string; readonly live: Secret | undefined; readonly expected: unknown }>([
+    { name: "nothing there", live: undefined, expected: undefined },
+    { name: "somebody else's", live: liveWith({ labels: {} }), expected: undefined },
+    { name: "of another class", live: liveWith({ annotations: { [className]: "other" } }), expected: undefined },
+    { name: "on its way out", live: liveWith({ deletionTimestamp: MINUTE_0 }), expected: undefined },
+    {
+      name: "its owners are there",
+      live: liveWith({ ownerReferences: [owner("uid-2"), owner("uid-1")] }),
+      expected: undefined
+    },
+    {
+      name: "one is missing",
+      live,
+      expected: { metadata: { resourceVersion: "7", ownerReferences: [owner("uid-1"), owner("uid-2")] } }
+    }
+  ])("what is there stays for its users: $name", ({ expected, live: found }) =>
+    assert.deepStrictEqual(SecretPlan.keep(found, asked), expected)
+  )
+})
+
 describe("a clock that is wrong", () => {
   it("what says to have been fetched in the future counts as far as it is trusted", () => {
     const future = {
