@@ -14,7 +14,7 @@ import { MemoryKubernetes, make as makeKubernetes } from "./MemoryKubernetes.ts"
 import { Administrator } from "./simulation/Administrator.ts"
 import { apiChaos, driverReach, operatorReach } from "./simulation/ApiChaos.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses, NAMESPACES } from "./simulation/Classes.ts"
+import { classLane, classObject, classPath, drawClasses, FLAWS, type Flaw, NAMESPACES } from "./simulation/Classes.ts"
 import * as ClusterInvariants from "./simulation/ClusterInvariants.ts"
 import { diskTroubles } from "./simulation/DiskFaults.ts"
 import { DriverPods } from "./simulation/DriverPods.ts"
@@ -187,7 +187,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const api = operatorWitness.forOthers(server, "others")
     const classes = drawClasses(chance, plan.oddClassesRate)
     const create = (path: string, body: unknown) => Effect.orDie(api.request({ method: "POST", path, body }))
-    for (const it of classes.values()) yield* create(classPath(it.namespace), classObject(it, true))
+    for (const it of classes.values()) yield* create(classPath(it.namespace), classObject(it))
 
     const volumes = new Map<string, SimulatedVolume>()
     const podObjects = new Set<string>()
@@ -334,19 +334,20 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       )
     })
 
-    const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
+    const replaceClass = (it: SimulatedClass, flaw?: Flaw) =>
       Effect.ignore(
         api.request({
           method: "PUT",
           path: `${classPath(it.namespace)}/${it.name}`,
-          body: classObject(it, isUsable)
+          body: classObject(it, flaw)
         })
       )
     const classBroken = Effect.gen(function* () {
       const it = chance.oneOf([...classes.values()])
-      firstNode.faults.note("SecretProviderClass")
-      yield* replaceClass(it, false)
-      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it, true)))
+      const flaw = chance.oneOf(FLAWS)
+      firstNode.faults.note(`SecretProviderClass ${flaw}`)
+      yield* replaceClass(it, flaw)
+      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it)))
     })
 
     const latency = Effect.suspend(() => control.setLatencyMillis(chance.between(0, plan.apiLatencyMillisMax)))

@@ -19,7 +19,16 @@ import * as MemoryProviders from "./MemoryProviders.ts"
 import { apiChaos, driverReach } from "./simulation/ApiChaos.ts"
 import * as Backend from "./simulation/Backend.ts"
 import { type Chance, every, make as makeChance } from "./simulation/Chance.ts"
-import { classLane, classObject, classPath, drawClasses, NAMESPACES, PROVIDERS } from "./simulation/Classes.ts"
+import {
+  classLane,
+  classObject,
+  classPath,
+  drawClasses,
+  FLAWS,
+  type Flaw,
+  NAMESPACES,
+  PROVIDERS
+} from "./simulation/Classes.ts"
 import { diskTroubles } from "./simulation/DiskFaults.ts"
 import { configOf, drawOddSettings, ROTATION_MILLIS } from "./simulation/DriverSettings.ts"
 import { adjustPlan, drawPlan, type FaultPlan, Faults } from "./simulation/Faults.ts"
@@ -77,6 +86,13 @@ const IMPATIENT_MILLIS_MAX = 4_000
 const SLOW_READER_MILLIS_MAX = 900
 /** Longer than until every volume was due once. */
 const REFUSED_MILLIS = ROTATION_MILLIS + MINUTE
+/** Until a provider that has throttled is tried again, which has to succeed, and all that has waited since. */
+const DRAINED_WITHIN_MILLIS = MINUTE
+/** A call that has not gone on for this long waits for its turn. */
+const WAITING_MILLIS = 1_000
+/** From its turn to the question. */
+const MOUNTING_MILLIS = 100
+const WRONG_CLASS_RATE = 0.3
 /** A call to a provider and what is done with its answer, while nothing goes wrong. */
 const REFRESH_MILLIS_MAX = 5_000
 const GARBAGE_MILLIS = 30_000
@@ -142,16 +158,35 @@ const program = (
     })
     const classes = drawClasses(chance, plan.oddClassesRate)
     const context = yield* Effect.context<never>()
-    const clock = new NodeClock(yield* Clock.Clock)
+    const world = yield* Clock.Clock
+    const clock = new NodeClock(world)
     const tokens = drawTokenSettings(chance, PROVIDERS)
-    const backend = Backend.make({ classes, faults, chance, history, files, context, tokens: () => tokens })
+    let isBacklog = false
+    const refreshes: Array<{ readonly provider: string; readonly millis: number; readonly volume: SimulatedVolume }> =
+      []
+    /** While there is more to ask than a provider answers. */
+    const onCall = (provider: string, targetPath: string) => {
+      const volume = volumes.get(targetPath)
+      if (!isBacklog || volume === undefined) return
+      const millis = world.currentTimeMillisUnsafe()
+      if (volume.state === "Published") return void refreshes.push({ provider, millis, volume })
+      const { waitsSinceMillis } = volume
+      if (volume.state !== "Publishing" || waitsSinceMillis === undefined) return
+      const sinceMillis = Math.max(waitsSinceMillis, backend.calls(targetPath).at(-1)?.millis ?? 0) + WAITING_MILLIS
+      const before = refreshes.filter((it) => it.provider === provider && it.millis > sinceMillis)
+      referee.check(Invariants.firstMountsGoFirst, {
+        volume,
+        refreshed: before.filter((it) => it.millis < millis - MOUNTING_MILLIS).map((it) => it.volume)
+      })
+    }
+    const backend = Backend.make({ classes, faults, chance, history, files, context, tokens: () => tokens, onCall })
     const templates = drawPods(chance, classes)
     notes.volumesMax = templates.reduce((sum, template) => sum + template.volumes.length, 0)
     const install = (provider: string) =>
       installed.install(provider, backend.handler(provider), backend.version(provider))
     for (const provider of PROVIDERS) yield* install(provider)
     for (const it of classes.values()) {
-      const body = classObject(it, true)
+      const body = classObject(it)
       yield* Effect.orDie(api.request({ method: "POST", path: classPath(it.namespace), body }))
     }
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
@@ -346,20 +381,21 @@ const program = (
       }
     })
 
-    const replaceClass = (it: SimulatedClass, isUsable: boolean) =>
+    const replaceClass = (it: SimulatedClass, flaw?: Flaw) =>
       Effect.ignore(
         api.request({
           method: "PUT",
           path: `${classPath(it.namespace)}/${it.name}`,
-          body: classObject(it, isUsable)
+          body: classObject(it, flaw)
         })
       )
     const classBroken = Effect.gen(function* () {
       const it = chance.oneOf([...classes.values()])
-      faults.note("SecretProviderClass")
-      history.note("is made useless by an edit", classLane(it))
-      yield* replaceClass(it, false)
-      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it, true)))
+      const flaw = chance.oneOf(FLAWS)
+      faults.note(`SecretProviderClass ${flaw}`)
+      history.note(`is made useless by an edit: ${flaw}`, classLane(it))
+      yield* replaceClass(it, flaw)
+      yield* Effect.sleep(chance.between(0, 5 * MINUTE)).pipe(Effect.ensuring(replaceClass(it)))
       history.note("is put right", classLane(it))
     })
 
@@ -464,8 +500,31 @@ const program = (
 
     history.note("every pod is made anew")
     isSettled = true
-    pods.renew()
+    pods.renew(templates)
+    const wrong = [...classes.values()].filter(() => chance.happens(WRONG_CLASS_RATE))
+    if (wrong.length > 0) {
+      for (const it of wrong) {
+        const flaw = chance.oneOf(FLAWS)
+        history.note(`is wrong: ${flaw}`, classLane(it))
+        yield* replaceClass(it, flaw)
+      }
+      // Long enough for all pods to meet it.
+      yield* Effect.sleep(REPUBLISH_MILLIS_MAX)
+      for (const it of wrong) {
+        yield* replaceClass(it)
+        history.note("is put right", classLane(it))
+      }
+    }
+    const life = lives.number()
     const unpublishedAgain = yield* whoIsNot("Published", RENEWED_WITHIN_MILLIS)
+    for (const it of wrong) {
+      referee.check(Invariants.correctedClassesServe, {
+        class: it,
+        left: unpublishedAgain.filter((volume) => volume.class === it),
+        restarts: lives.number() - life,
+        withinMillis: RENEWED_WITHIN_MILLIS
+      })
+    }
     referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedAgain, withinMillis: RENEWED_WITHIN_MILLIS })
     kubelet.checkPodStatuses(current())
 
@@ -519,6 +578,24 @@ const program = (
       for (let index = 0; index < STATUSES_EDITED; index++) yield* strangers.editStatusOnce
       yield* Effect.sleep(RECORDED_WITHIN_MILLIS)
       kubelet.checkPodStatuses(current())
+
+      if (chance.happens(0.5)) {
+        history.note("providers throttle")
+        for (const provider of PROVIDERS) faults.providers.throttling.add(provider)
+        renewAll()
+        pods.renew(templates.filter(() => chance.happens(0.5)))
+        isBacklog = true
+        yield* Effect.sleep(REFUSED_MILLIS)
+        faults.providers.throttling.clear()
+        history.note("providers take calls again")
+        const unpublishedYet = yield* whoIsNot("Published", DRAINED_WITHIN_MILLIS)
+        isBacklog = false
+        referee.check(Invariants.everyVolumeIsPublished, { left: unpublishedYet, withinMillis: DRAINED_WITHIN_MILLIS })
+        for (const volume of current().filter((it) => !it.isPinned && kubelet.hasPodObject(it))) {
+          const view = witness.look(volume)
+          referee.check(Invariants.backlogDrains, { volume, view, withinMillis: DRAINED_WITHIN_MILLIS })
+        }
+      }
 
       renewAll()
       history.note("new generations, which are asked for")

@@ -58,6 +58,8 @@ export interface BackendOptions {
   readonly context: Context.Context<never>
   /** What providers may expect to be sent, as long as nothing goes wrong. */
   readonly tokens: () => TokenSettings
+  /** Who is asked for what, as the question arrives, and before it counts among the calls. */
+  readonly onCall?: (provider: string, targetPath: string) => void
 }
 
 const unanswered = (provider: string): ProviderCallFailed =>
@@ -141,6 +143,7 @@ export const make = (options: BackendOptions): Backend => {
   const handler = (provider: string): MountHandler =>
     Effect.fnUntraced(
       function* (request) {
+        options.onCall?.(provider, request.targetPath)
         const own = calls.get(request.targetPath) ?? []
         calls.set(request.targetPath, own)
         const versions = request.currentObjectVersions.map(({ version }) => version)

@@ -46,8 +46,18 @@ export const drawClasses = (chance: Chance, oddRate: number): ReadonlyMap<string
 export const classPath = (namespace: string) =>
   `/apis/secrets-store.csi.x-k8s.io/v1/namespaces/${namespace}/secretproviderclasses`
 
-/** @shape (class, isUsable) -> the object; an unusable one has no parameters, as after a slip in an editor */
-export const classObject = (it: SimulatedClass, isUsable: boolean) => ({
+/** What is wrong with a class, as after a slip in an editor. */
+export const FLAWS = ["parameters", "provider", "name of a provider", "secretObjects"] as const
+export type Flaw = (typeof FLAWS)[number]
+
+const secretObjectsOf = (it: SimulatedClass, flaw: Flaw | undefined) => {
+  if (!it.isSynced) return {}
+  const wrong = flaw === "secretObjects" ? { data: [{ objectName: "in/no/volume", key: "key" }] } : {}
+  return { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque", ...wrong }] }
+}
+
+/** @shape (class, what is wrong with it, if anything) -> the object */
+export const classObject = (it: SimulatedClass, flaw?: Flaw) => ({
   apiVersion: "secrets-store.csi.x-k8s.io/v1",
   kind: "SecretProviderClass",
   metadata: {
@@ -56,9 +66,9 @@ export const classObject = (it: SimulatedClass, isUsable: boolean) => ({
     annotations: { "secrets-store.csi.k8s.io/sync-all-files": "true" }
   },
   spec: {
-    provider: it.provider,
-    ...(isUsable ? { parameters: { [Backend.SOURCE]: sourceOf(it) } } : {}),
-    ...(it.isSynced ? { secretObjects: [{ secretName: secretNameOf(it), type: "Opaque" }] } : {})
+    provider: flaw === "provider" ? "nobody" : flaw === "name of a provider" ? "no/provider" : it.provider,
+    ...(flaw === "parameters" ? {} : { parameters: { [Backend.SOURCE]: sourceOf(it) } }),
+    ...secretObjectsOf(it, flaw)
   }
 })
 

@@ -172,7 +172,7 @@ const TIME: ReadonlyArray<FaultEntry> = [
 ]
 
 const CLUSTER: ReadonlyArray<FaultEntry> = [
-  entry("39-40", "a class is edited while it is used", "SecretProviderClass"),
+  entry("39-40", "a class is edited while it is used, wrongly, and is put right", "SecretProviderClass "),
   entry("39-40", "a node is gone, and another one comes", "node lost"),
   entry("39-40", "an autoscaler changes the number of pods again and again", "replicas flap")
 ]

@@ -494,6 +494,59 @@ export const failuresAreTold = invariant(
       : undefined
 )
 
+/** L10: whoever has put a class right has done all there is to do. */
+export const correctedClassesServe = invariant(
+  "L10",
+  "correctedClassesServe",
+  ({
+    class: { name, namespace },
+    left,
+    restarts,
+    withinMillis
+  }: {
+    readonly class: SimulatedClass
+    /** Its volumes that are not published. */
+    readonly left: ReadonlyArray<SimulatedVolume>
+    /** Of the driver, since it was put right. */
+    readonly restarts: number
+    readonly withinMillis: number
+  }) => {
+    const what = left.map(({ state, targetPath }) => `${targetPath} is ${state}`).join(", ")
+    if (left.length > 0) return `${withinMillis} ms after class ${namespace}/${name} was put right: ${what}`
+    return restarts > 0 ? `the driver was restarted ${restarts} times for class ${namespace}/${name}` : undefined
+  }
+)
+
+/** L7: what could not be asked for meanwhile is asked for soon, not with the next rotation. */
+export const backlogDrains = invariant(
+  "L7",
+  "backlogDrains",
+  ({ view, volume, withinMillis }: Looked & { readonly withinMillis: number }) => {
+    const generation = generationOf(view)
+    return generation === volume.class.generation
+      ? undefined
+      : `${volume.targetPath} shows generation ${generation} of ${volume.class.generation}, ${withinMillis} ms after its provider has taken calls again`
+  }
+)
+
+/** L7: a pod that has old content runs, one that has none does not. */
+export const firstMountsGoFirst = invariant(
+  "L7",
+  "firstMountsGoFirst",
+  ({
+    refreshed: [first],
+    volume
+  }: {
+    /** Whose turn it is at last. */
+    readonly volume: SimulatedVolume
+    /** Of the same provider, while it waited. */
+    readonly refreshed: ReadonlyArray<SimulatedVolume>
+  }) =>
+    first === undefined
+      ? undefined
+      : `${first.targetPath} was refreshed, while ${volume.targetPath} waited to be published`
+)
+
 /** L5: with the last pod gone, whatever is left is a leak that grows with every pod. */
 export const nothingIsLeft = invariant(
   "L5",

@@ -294,7 +294,9 @@ export class Kubelet {
       yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
     }
     const patienceMillis = isHasty ? chance.between(1, 5_000) : 2 * CALL_MILLIS
+    volume.waitsSinceMillis = now
     const answer = yield* Effect.raceFirst(Effect.timeoutOption(call, patienceMillis), this.cutOff)
+    volume.waitsSinceMillis = undefined
     const { code, details } = Option.getOrElse(answer, () => ({ code: "cancelled", details: "" }))
     answered(code, details)
     if (code === "OK") {

@@ -38,7 +38,8 @@ export class PodSeries {
   private readonly it: PodSeriesOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
-  private renewals = 0
+  /** By template. */
+  private readonly renewals = new Map<PodTemplate, number>()
 
   constructor(options: PodSeriesOptions) {
     this.it = options
@@ -50,9 +51,13 @@ export class PodSeries {
     this.it.kubelet.calm()
   }
 
-  /** While pods stay: each is made anew once, as by a rolling update, when its volumes are next looked at. */
-  renew(): void {
-    this.renewals += 1
+  /** While pods stay: each of these is made anew once, as by a rolling update, when its volumes are next looked at. */
+  renew(templates: ReadonlyArray<PodTemplate>): void {
+    for (const template of templates) this.renewals.set(template, this.renewalsOf(template) + 1)
+  }
+
+  private renewalsOf(template: PodTemplate): number {
+    return this.renewals.get(template) ?? 0
   }
 
   /** All pods go. */
@@ -118,9 +123,10 @@ export class PodSeries {
       yield* Effect.sleep(chance.between(0, 5_000))
       let ownerUid: string | undefined
       let renewals = 0
-      while (this.stage === "Chaos" || (this.stage === "Calm" && this.renewals > renewals)) {
-        const isRenewed = this.renewals > renewals
-        renewals = this.renewals
+      const isToBeRenewed = () => this.renewalsOf(template) > renewals
+      while (this.stage === "Chaos" || (this.stage === "Calm" && isToBeRenewed())) {
+        const isRenewed = isToBeRenewed()
+        renewals = this.renewalsOf(template)
         if (template.isOwned && (ownerUid === undefined || isRenewed || chance.happens(0.5))) {
           ownerUid = yield* this.recreateOwner(template)
         }
@@ -146,8 +152,7 @@ export class PodSeries {
         // All volumes of a pod or none: a pod that has begun to end does not come back.
         let isEnding = false
         const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
-          isEnding ||=
-            this.stage === "Ending" || this.renewals > renewals || (this.stage === "Chaos" && now >= untilMillis)
+          isEnding ||= this.stage === "Ending" || isToBeRenewed() || (this.stage === "Chaos" && now >= untilMillis)
           return !isEnding
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)

@@ -9,7 +9,16 @@ import { Clock, Effect } from "effect"
 import type { KubernetesApi, KubernetesRequest } from "../../../src/ports/KubernetesApi.ts"
 import { KEYS } from "../../../src/sync/SecretPlan.ts"
 import { NODE_LABEL } from "../../../src/volume/PodStatus.ts"
-import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt, without } from "../KubernetesObject.ts"
+import {
+  isEqual,
+  isObject,
+  type JsonObject,
+  listAt,
+  metadataOf,
+  objectAt,
+  textAt,
+  without
+} from "../KubernetesObject.ts"
 import type { Neighbours } from "./ApiFaults.ts"
 import type { Chance } from "./Chance.ts"
 import { classObject, classPath } from "./Classes.ts"
@@ -86,10 +95,10 @@ export class Strangers implements Neighbours {
   /** As everybody needs it, whatever has become of it. */
   readonly restore = Effect.fnUntraced({ self: this }, function* (it: SimulatedClass) {
     const path = `${classPath(it.namespace)}/${it.name}`
-    const body = classObject(it, true)
+    const body = classObject(it)
     const found = yield* this.send({ method: "GET", path })
     if (found === undefined) yield* this.send({ method: "POST", path: classPath(it.namespace), body })
-    else if (objectAt(found, "spec")["parameters"] === undefined) yield* this.send({ method: "PUT", path, body })
+    else if (!isEqual(objectAt(found, "spec"), body.spec)) yield* this.send({ method: "PUT", path, body })
   })
 
   readonly remakeClass: Effect.Effect<void> = Effect.suspend(() => {

@@ -55,6 +55,8 @@ export interface SimulatedVolume {
   mayChange: boolean
   /** Somebody has written or deleted its pod status, which was not seen as it should be since. */
   isDisturbed?: boolean
+  /** When the kubelet has asked for it, in milliseconds since the epoch, as long as it waits for the answer. */
+  waitsSinceMillis?: number | undefined
 }
 
 /** In every file's content, and allowed nowhere but on tmpfs. */
