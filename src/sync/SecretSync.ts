@@ -270,7 +270,6 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const sources: Array<Source> = []
     const complaints: Array<string> = []
     let isUnsettled = false
-    const max = yield* fetchedMax
     for (const statusKey of statusKeys.of(key)) {
       const podStatus = statuses.get(statusKey)
       if (podStatus === undefined) continue
@@ -290,7 +289,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const named = generation.startsWith("..")
         ? generation.slice(2)
         : SecretPlan.fetchedAt((yield* MountedFiles.lastChange(targetPath)) ?? 0, targetPath)
-      if (named > max) undated.set(targetPath, named)
+      if (named > (yield* fetchedMax)) undated.set(targetPath, named)
       const fetched = undated.get(targetPath) === named ? SecretPlan.fetchedAt(0, targetPath) : named
       sources.push({ podStatus, pod, object: held.object, targetPath, fetched })
     }
