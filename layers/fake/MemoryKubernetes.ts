@@ -8,6 +8,7 @@
 import { Cause, Clock, Context, DateTime, Effect, Layer, Queue, Random, Stream } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest, type WatchEvent } from "../../src/ports/KubernetesApi.ts"
+import { monotonic } from "../MonotonicClock.ts"
 import type { JsonObject } from "./KubernetesObject.ts"
 import { qualifiedName, RESOURCES, type ResourceType } from "./KubernetesResources.ts"
 import { KubernetesStore, Refused, type World } from "./KubernetesStore.ts"
@@ -234,7 +235,8 @@ export const make = (
       }
       const idle = failed(asked, { status: 0, reason: "Idle", detail: `nothing was heard for ${idleMillis} ms` })
       return Stream.fromQueue(queue).pipe(
-        Stream.timeoutOrElse({ duration: idleMillis, orElse: () => Stream.fail(idle) })
+        Stream.timeoutOrElse({ duration: idleMillis, orElse: () => Stream.fail(idle) }),
+        Stream.provideService(Clock.Clock, monotonic(yield* Clock.Clock))
       )
     })
 

@@ -8,10 +8,11 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage, STATUS_CODES } from "node:http"
 import { request as httpsRequest, type RequestOptions } from "node:https"
 import { StringDecoder } from "node:string_decoder"
-import { Data, Effect, Layer, Redacted, Semaphore, Stream } from "effect"
+import { Clock, Data, Effect, Layer, Redacted, Semaphore, Stream } from "effect"
 import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import type { KubernetesConfigInvalid } from "../../schemas/errors/KubernetesConfigInvalid.ts"
 import { KubernetesApi, type KubernetesRequest, type WatchEvent } from "../../src/ports/KubernetesApi.ts"
+import { monotonic } from "../MonotonicClock.ts"
 import {
   CONNECTIONS_MAX,
   type Connection,
@@ -357,6 +358,7 @@ const make = Effect.fnUntraced(function* (options: Options, connection: Connecti
       failed(asked, "Network", broken(cause).detail)
     ).pipe(
       Stream.timeoutOrElse({ duration: idleMillis, orElse: () => Stream.fail(idle) }),
+      Stream.provideService(Clock.Clock, monotonic(yield* Clock.Clock)),
       Stream.mapEffect((chunk) => {
         const complete = lines.push(chunk)
         return lines.unfinished.length > LINE_LENGTH_MAX ? Effect.fail(tooLong) : eventsOf(asked, complete)

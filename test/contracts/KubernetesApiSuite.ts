@@ -5,7 +5,7 @@
  */
 import { randomUUID } from "node:crypto"
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, type Layer, type Scope, Stream } from "effect"
+import { Clock, Effect, Fiber, type Layer, type Scope, Stream } from "effect"
 import type { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
 import type { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi, type KubernetesRequest, type WatchEvent } from "../../src/ports/KubernetesApi.ts"
@@ -557,6 +557,36 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KubernetesApi | R, 
         assert.deepStrictEqual(yield* api.watch({ path: SECRETS, query }, 20_000).pipe(Stream.runCollect), [])
         const idle = yield* api.watch({ path: SECRETS, query }, 100).pipe(Stream.runCollect, Effect.flip)
         assert.deepStrictEqual([idle.status, idle.reason, idle.isTransient, idle.path], [0, "Idle", true, SECRETS])
+      })
+    )
+
+    it.effect("a watch is Idle in time, though the clock is set back meanwhile", () =>
+      Effect.gen(function* () {
+        const api = yield* KubernetesApi
+        const { metadata } = listed(yield* send({ method: "GET", path: SECRETS, query: { limit: 1 } }))
+        const query = {
+          resourceVersion: metadata.resourceVersion,
+          timeoutSeconds: 2,
+          labelSelector: "contract=nobody"
+        }
+        const clock = yield* Clock.Clock
+        let stepMillis = 0
+        const millis = () => clock.currentTimeMillisUnsafe() + stepMillis
+        const nanos = () => clock.currentTimeNanosUnsafe() + BigInt(stepMillis) * 1_000_000n
+        const steps: Clock.Clock = {
+          currentTimeMillisUnsafe: millis,
+          currentTimeMillis: Effect.sync(millis),
+          currentTimeNanosUnsafe: nanos,
+          currentTimeNanos: Effect.sync(nanos),
+          monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+          monotonicTimeNanos: clock.monotonicTimeNanos,
+          sleep: (duration) => clock.sleep(duration)
+        }
+        const watch = api.watch({ path: SECRETS, query }, 300).pipe(Stream.runCollect, Effect.flip)
+        const watching = yield* Effect.forkChild(Effect.provideService(watch, Clock.Clock, steps))
+        yield* Effect.sleep(100)
+        stepMillis = -3_600_000
+        assert.strictEqual((yield* Fiber.join(watching)).reason, "Idle")
       })
     )
 

@@ -209,6 +209,9 @@ export interface ApiHost {
   readonly note: (site: string) => void
 }
 
+/** The clock of a node that is set does not hold up what is on its way to it. */
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+
 /** Others, and the control plane. */
 export interface Neighbours {
   /** Somebody labels an object. */
@@ -393,10 +396,10 @@ export class ApiFaults {
     lagMillis: number
   ): Stream.Stream<WatchEvent, KubernetesApiFailed> {
     return events.pipe(
-      Stream.mapEffect((event) => Effect.map(Clock.currentTimeMillis, (atMillis) => ({ event, atMillis }))),
+      Stream.mapEffect((event) => Effect.map(monotonicMillis, (atMillis) => ({ event, atMillis }))),
       Stream.buffer({ capacity: "unbounded" }),
       Stream.mapEffect(({ atMillis, event }) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        Effect.flatMap(monotonicMillis, (now) => {
           const left = atMillis + lagMillis - now
           if (!this.host.active || left <= 0) return Effect.succeed(event)
           this.host.note("watch lags")
