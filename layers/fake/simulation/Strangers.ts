@@ -83,8 +83,10 @@ export class Strangers implements Neighbours {
   /** Somebody deletes an object, and makes it again as it was: it is another one. */
   readonly remake = Effect.fnUntraced({ self: this }, function* (path: string) {
     const found = yield* this.send({ method: "GET", path })
-    if (found === undefined || (yield* this.send({ method: "DELETE", path })) === undefined) return
+    if (found === undefined) return
+    // First: whoever waits for this may end with his process at any time.
     if (path.includes("/secretproviderclasspodstatuses/")) this.disturbed(found, yield* Clock.currentTimeMillis)
+    if ((yield* this.send({ method: "DELETE", path })) === undefined) return
     // Whoever holds the one does not know the other.
     const metadata = without(metadataOf(found), "finalizers", ...SERVER_METADATA)
     yield* this.send({ method: "POST", path: path.slice(0, path.lastIndexOf("/")), body: { ...found, metadata } })
