@@ -24,10 +24,13 @@ export interface SimulationOptions {
   readonly seed: number
   /** Chance of pre-empting a fiber at each step of its run loop. */
   readonly preemption?: number
-  /** After this many tasks the run is called a livelock. */
+  /** After this many tasks, or `STEPS_PER_INSTANT_MAX` in which no time passes, the run is called a livelock. */
   readonly stepsMax?: number
   readonly startMillis?: number
 }
+
+/** A cluster that begins anew, at one instant, takes some thousands. */
+const STEPS_PER_INSTANT_MAX = 300_000
 
 /** The program will never end: nothing is ready and nobody sleeps, or it never stops being busy. */
 export class Stuck extends Data.TaggedError("Stuck")<{
@@ -131,6 +134,8 @@ export const simulate = <A, E>(
   const sleepers = new Sleepers()
   let now = startMillis
   let steps = 0
+  /** As time last passed. */
+  let stepsBefore = 0
 
   const take = <T>(items: Array<T>): T | undefined => {
     const index = Math.floor(next() * items.length)
@@ -189,7 +194,7 @@ export const simulate = <A, E>(
     if (exit !== undefined) return { exit, steps, virtualMillis: now - startMillis }
     steps += 1
     const stuck = (kind: Stuck["kind"]) => new Stuck({ kind, seed, steps, virtualMillis: now - startMillis })
-    if (steps > stepsMax) throw stuck("livelock")
+    if (steps > stepsMax || steps - stepsBefore > STEPS_PER_INSTANT_MAX) throw stuck("livelock")
     const task = take(ready)
     if (task !== undefined) {
       task()
@@ -198,6 +203,7 @@ export const simulate = <A, E>(
     const due = sleepers.takeEarliest()
     const [first] = due
     if (first === undefined) throw stuck("deadlock")
+    if (first.at > now) stepsBefore = steps
     now = first.at
     for (let sleeper = take(due); sleeper !== undefined; sleeper = take(due)) {
       const { wake } = sleeper

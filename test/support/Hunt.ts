@@ -7,8 +7,7 @@
  */
 import { writeSync } from "node:fs"
 import { Schema } from "effect"
-import * as NodeSimulation from "../../layers/fake/NodeSimulation.ts"
-import * as OperatorSimulation from "../../layers/fake/OperatorSimulation.ts"
+import { scenarioOf } from "../../layers/fake/Scenarios.ts"
 import { REGRESSIONS } from "./Regressions.ts"
 
 const Order = Schema.Struct({
@@ -37,7 +36,9 @@ const look = (seed: number): Found | undefined => {
     const seen = story.run()
     return seen === undefined ? undefined : { promise: story.thread, seen }
   }
-  const { violation } = (scenario === "operator" ? OperatorSimulation : NodeSimulation).run({ seed, hours })
+  const world = scenarioOf(scenario)
+  if (world === undefined) throw new Error(`there is no ${scenario}`)
+  const { violation } = world.run({ seed, hours })
   return violation === undefined
     ? undefined
     : { promise: `${violation.id} ${violation.invariant}`, seen: violation.seen }

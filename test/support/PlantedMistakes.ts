@@ -14,7 +14,7 @@ export interface PlantedMistake {
   readonly changes: ReadonlyArray<Change>
   /** The promises that may notice it. */
   readonly breaks: ReadonlyArray<string>
-  readonly scenario: "node" | "operator"
+  readonly scenario: "node" | "operator" | "cluster"
   /** Of a run, in virtual time. */
   readonly hours: number
   /** Tried first: the first one that has found it. */
@@ -812,5 +812,105 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     scenario: "node",
     hours: 0.3,
     seed: 3
+  },
+  {
+    name: "refreshes come before first mounts",
+    changes: [
+      {
+        file: "src/volume/Budget.ts",
+        from: "{ Mount: 0, Asked: 1, Due: 2 }",
+        to: "{ Mount: 2, Asked: 1, Due: 0 }"
+      }
+    ],
+    breaks: ["L7 firstMountsGoFirst"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a volume whose provider throttles waits twice as long each time",
+    changes: [
+      {
+        file: "src/volume/Rotation.ts",
+        from: "failed.isThrottled ? schedule.failures : schedule.failures + 1",
+        to: "schedule.failures + 1"
+      },
+      { file: "src/volume/Rotation.ts", from: "(failed.isThrottled ? 0 : failures - 1)", to: "(failures - 1)" }
+    ],
+    breaks: ["L7 backlogDrains"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a class stays as it was first seen",
+    changes: [
+      {
+        file: "src/reconciler/Reflector.ts",
+        from: "        state.objects.set(key, object)\n",
+        // As a cache would that is filled once.
+        to: '        if (!(resource.plural === "secretproviderclasses" && state.objects.has(key))) state.objects.set(key, object)\n'
+      }
+    ],
+    breaks: ["L10 correctedClassesServe"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "nothing is told when the API server is followed again",
+    changes: [
+      {
+        file: "src/reconciler/Reflector.ts",
+        from: 'if (yield* healthy) yield* onChange({ _tag: "Synced", objects: state.objects })',
+        to: "yield* healthy"
+      }
+    ],
+    breaks: ["L4 secretFollows", "S10 quietMeansNoWrites"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "a refresh is repeated for a wish that it has fulfilled",
+    changes: [
+      {
+        file: "src/volume/RefreshTriggers.ts",
+        from: "asksMore(latest.wanted, record.honoured, wished)",
+        to: "asksMore(latest.wanted, record.honoured)"
+      }
+    ],
+    breaks: ["S11 providersAreSpared", "S11 providersAreCalledWhenDue", "S10 quietMeansNoWrites"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
+  },
+  {
+    name: "what says to be of the future never counts, so that two nodes write a Secret by turns",
+    changes: [
+      {
+        file: "src/sync/SecretSync.ts",
+        from: 'standing._tag !== "Outdated" && (yield* isLasting(namespace, standing))',
+        to: 'standing._tag === "Counts"'
+      }
+    ],
+    breaks: ["L1 runEnds"],
+    scenario: "cluster",
+    hours: 0.5,
+    seed: 1062
+  },
+  {
+    name: "a Secret whose class is wrong loses its users",
+    changes: [
+      {
+        file: "src/sync/SecretSync.ts",
+        from: "return patch === undefined ? Effect.void",
+        to: "return patch !== null ? Effect.void"
+      }
+    ],
+    breaks: ["S9 usedSecretStays"],
+    scenario: "node",
+    hours: 0.3,
+    seed: 1
   }
 ]
