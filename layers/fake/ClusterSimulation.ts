@@ -660,7 +660,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       mounts: nodes.flatMap((node) => node.witness.mounts()),
       entries: nodes.flatMap((node) => node.witness.entries()),
       statuses: witness.statuses(),
-      secrets: witness.secrets()
+      secrets: witness.ownSecrets()
     })
     yield* Effect.sleep(REMOVED_WITHIN_MILLIS)
     referee.check(OperatorInvariants.nothingIsLeft, {

@@ -672,7 +672,7 @@ const program = (
       mounts: witness.mounts(),
       entries: witness.entries(),
       statuses: witness.statuses(),
-      secrets: witness.secrets()
+      secrets: witness.ownSecrets()
     })
     const table = lives.table()
     if (table !== undefined) {

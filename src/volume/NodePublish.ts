@@ -357,6 +357,7 @@ const complete = Effect.fn("NodePublish.complete")(function* (volume: Volume, kn
 
 const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
   const { rotationEnabled } = yield* Settings
+  const table = yield* VolumeTable
   const { mount: state, populated } = yield* observe(volume)
   const filled = state === "Mounted" && (populated || isMock(volume))
   const learnt = filled && !isMock(volume) ? yield* learn(volume) : undefined
@@ -370,8 +371,11 @@ const act = Effect.fnUntraced(function* (volume: Volume, progress: Progress) {
   const decision = decide(observed, rotationEnabled && !isMock(volume), yield* Clock.currentTimeMillis)
   progress.decision = decision._tag
   if (decision._tag === "Mount") {
-    // Where there is not even a directory, nobody was before.
-    yield* mount(volume, { leftover: decision.leftover, mayBeRecorded: state !== "Missing" }, progress)
+    // Where there is not even a directory, nobody was before, or the kubelet has removed what a failure had left.
+    const { targetPath } = volume
+    const mayBeRecorded =
+      state !== "Missing" || table.get(targetPath)?.podStatusName !== undefined || table.mayHavePodStatus(targetPath)
+    yield* mount(volume, { leftover: decision.leftover, mayBeRecorded }, progress)
   }
   if (decision._tag === "Complete" && learnt !== undefined) yield* complete(volume, learnt.known, progress)
 })

@@ -67,9 +67,18 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
     queue.addAfter(volume.targetPath, SETTLED_MILLIS)
   }
 
+  const notes = table.followPodStatuses()
+  const targetPathOf = ({ status }: CachedPodStatus) => status?.targetPath ?? ""
   const noticed = (change: Reflector.Change<CachedPodStatus>): void => {
-    if (change._tag === "Synced") for (const podStatus of change.objects.values()) look(podStatus, true)
-    else look(change.object, change._tag === "Applied")
+    if (change._tag === "Synced") {
+      notes.all(new Set([...change.objects.values()].map(targetPathOf)))
+      for (const podStatus of change.objects.values()) look(podStatus, true)
+      return
+    }
+    const isThere = change._tag === "Applied"
+    if (isThere) notes.named(targetPathOf(change.object))
+    else notes.gone(targetPathOf(change.object))
+    look(change.object, isThere)
   }
 
   // What was written before this process knew the volume was told when there was nothing to compare it with.

@@ -7,6 +7,14 @@ import { listeners } from "../reconciler/Listeners.ts"
 import { dueAt } from "./Rotation.ts"
 import type { VolumeRecord } from "./VolumeRecord.ts"
 
+/** To be told which volumes the pod statuses of this node name. */
+export interface PodStatusNotes {
+  /** All that there are. */
+  readonly all: (targetPaths: ReadonlySet<string>) => void
+  readonly named: (targetPath: string) => void
+  readonly gone: (targetPath: string) => void
+}
+
 interface Lock {
   readonly semaphore: Semaphore.Semaphore
   /** Whoever holds it or waits for it, also in the background. */
@@ -27,6 +35,10 @@ export class VolumeTable extends Context.Service<
     /** Hears of every volume whose content has changed, until the scope closes; runs at once. */
     readonly onContent: (listener: (targetPath: string) => void) => Effect.Effect<void, never, Scope.Scope>
     readonly contentChanged: (targetPath: string) => void
+    /** Somebody follows the pod statuses of this node from now on, of which nothing is known at first. */
+    readonly followPodStatuses: () => PodStatusNotes
+    /** A pod status names the volume, or it is not known yet. False where nobody follows them. */
+    readonly mayHavePodStatus: (targetPath: string) => boolean
     /** No call is working on the volume, or waits to; somebody in the background may be. */
     readonly isUnattended: (targetPath: string) => boolean
     /** Volumes whose lock is held or awaited: zero when nothing is going on. */
@@ -48,6 +60,7 @@ export class VolumeTable extends Context.Service<
     const volumes = listeners<readonly [targetPath: string]>()
     const contents = listeners<readonly [targetPath: string]>()
     let changes = 0
+    let mayHavePodStatus = (_targetPath: string): boolean => false
     const enter = (targetPath: string): Lock => {
       changes += 1
       const lock = locks.get(targetPath) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0, giveWay: undefined }
@@ -74,6 +87,20 @@ export class VolumeTable extends Context.Service<
       onVolumes: volumes.add,
       onContent: contents.add,
       contentChanged: contents.tell,
+      followPodStatuses: () => {
+        const named = new Set<string>()
+        mayHavePodStatus = () => true
+        return {
+          all: (targetPaths) => {
+            named.clear()
+            for (const targetPath of targetPaths) named.add(targetPath)
+            mayHavePodStatus = (targetPath) => named.has(targetPath)
+          },
+          named: (targetPath) => void named.add(targetPath),
+          gone: (targetPath) => void named.delete(targetPath)
+        }
+      },
+      mayHavePodStatus: (targetPath) => mayHavePodStatus(targetPath),
       isUnattended: (targetPath) => {
         const lock = locks.get(targetPath)
         return lock === undefined || (lock.users === 1 && lock.giveWay !== undefined)

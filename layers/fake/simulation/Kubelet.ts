@@ -321,7 +321,11 @@ export class Kubelet {
 
   /** Before a call to upstream's release, which may have to go on with what ours has left. */
   private checkHandOver(volume: SimulatedVolume): void {
-    const { lives, referee, witness } = this.it
+    const { lives, referee, volumes, witness } = this.it
+    // Of volumes whose pod statuses want one name, it takes that for the one that is published last (D7).
+    const nameOf = ({ class: { name }, pod }: SimulatedVolume) =>
+      `${pod.namespace}/${pod.name}-${pod.namespace}-${name}`
+    for (const other of volumes.values()) if (nameOf(other) === nameOf(volume)) other.recorded = false
     // It knows nothing of frozen volumes.
     volume.mayChange = true
     if (volume.state !== "Published" || !lives.isLeftByOurs(volume.targetPath)) return

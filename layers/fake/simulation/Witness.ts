@@ -6,6 +6,7 @@ import { type Context, Effect, FileSystem } from "effect"
 import { KubernetesApi } from "../../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../../src/ports/Mounter.ts"
 import { MANAGED_LABEL } from "../../../src/sync/SecretData.ts"
+import { KEYS } from "../../../src/sync/SecretPlan.ts"
 import { isObject, type JsonObject, listAt, metadataOf, objectAt, textAt } from "../KubernetesObject.ts"
 import type { MemoryKubernetes } from "../MemoryKubernetes.ts"
 import type { MemoryNode } from "../MemoryNode.ts"
@@ -161,8 +162,17 @@ export class Witness {
 
   /** Every Kubernetes Secret that the driver has made, with its content in clear. */
   secrets(): ReadonlyArray<Invariants.SecretView> {
+    return this.secretsWhere(() => true)
+  }
+
+  /** Without those that upstream's release has made and ours has not written since: they go with their owners. */
+  ownSecrets(): ReadonlyArray<Invariants.SecretView> {
+    return this.secretsWhere((object) => KEYS.className in objectAt(metadataOf(object), "annotations"))
+  }
+
+  private secretsWhere(isAsked: (object: JsonObject) => boolean): ReadonlyArray<Invariants.SecretView> {
     const ours = this.atOnce(this.world.control.all("secrets")).filter((object) => secretOf(object).isOurs)
-    return ours.map((object) => ({
+    return ours.filter(isAsked).map((object) => ({
       name: nameOf(object),
       values: new Map(
         Object.entries(objectAt(object, "data")).map(([key, value]) => [
