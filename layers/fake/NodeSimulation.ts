@@ -251,7 +251,8 @@ const program = (
       history,
       referee,
       csiDriver: () => ({ requiresRepublish: true, tokens }),
-      podObjects
+      podObjects,
+      strangers
     })
     const pods = new PodSeries({
       ...{ api, chance, faults, history, kubelet, podObjects, volumes },

@@ -17,6 +17,7 @@ import type { History } from "./History.ts"
 import * as Invariants from "./Invariants.ts"
 import type { Lives } from "./Lives.ts"
 import type { Referee } from "./Referee.ts"
+import type { Strangers } from "./Strangers.ts"
 import { NO_TOKENS, type TokenSettings, Tokens } from "./Tokens.ts"
 import * as VersionInvariants from "./VersionInvariants.ts"
 import { laneOf, type SimulatedClass, type SimulatedVolume } from "./Volume.ts"
@@ -117,6 +118,7 @@ export interface KubeletOptions {
   readonly csiDriver?: () => CsiDriverView | undefined
   /** Uids of pods whose objects are there. */
   readonly podObjects: ReadonlySet<string>
+  readonly strangers: Pick<Strangers, "holdsOneOf">
 }
 
 const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true, tokens: NO_TOKENS }
@@ -124,6 +126,8 @@ const ALWAYS_REPUBLISHED: CsiDriverView = { requiresRepublish: true, tokens: NO_
 /** What a kubelet notes of a volume before it asks for it, and without which it does not know how to take it away. */
 const noteOf = (targetPath: string) => `${parentOf(targetPath)}/vol_data.json`
 const parentOf = (targetPath: string) => targetPath.slice(0, targetPath.lastIndexOf("/"))
+/** The first that is tried. */
+const statusNameOf = ({ class: { name }, pod }: SimulatedVolume) => `${pod.name}-${pod.namespace}-${name}`
 export const podsPath = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`
 
 export class Kubelet {
@@ -323,9 +327,11 @@ export class Kubelet {
   private checkHandOver(volume: SimulatedVolume): void {
     const { lives, referee, volumes, witness } = this.it
     // Of volumes whose pod statuses want one name, it takes that for the one that is published last (D7).
-    const nameOf = ({ class: { name }, pod }: SimulatedVolume) =>
-      `${pod.namespace}/${pod.name}-${pod.namespace}-${name}`
-    for (const other of volumes.values()) if (nameOf(other) === nameOf(volume)) other.recorded = false
+    for (const other of volumes.values()) {
+      if (other.pod.namespace === volume.pod.namespace && statusNameOf(other) === statusNameOf(volume)) {
+        other.recorded = false
+      }
+    }
     // It knows nothing of frozen volumes.
     volume.mayChange = true
     if (volume.state !== "Published" || !lives.isLeftByOurs(volume.targetPath)) return
@@ -359,6 +365,8 @@ export class Kubelet {
     const { referee, witness } = this.it
     if (!this.it.podObjects.has(volume.pod.uid)) return
     const statuses = witness.statuses()
+    // What is held back may go at any moment, whoever has written it since.
+    if (this.it.strangers.holdsOneOf(volume.pod.namespace, statusNameOf(volume))) volume.isDisturbed = true
     if (volume.isDisturbed === true) {
       const isWrong = Invariants.podStatusNamesItsVolume.broken({ volume, statuses, mustBeThere: true }) !== undefined
       if (isWrong) return

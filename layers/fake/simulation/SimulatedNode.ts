@@ -170,7 +170,7 @@ export const make = (
       referee
     })
     const kubelet = new Kubelet({
-      ...{ lives, files, api, volumes, witness, faults, chance, history, referee, csiDriver, podObjects },
+      ...{ lives, files, api, volumes, witness, faults, chance, history, referee, csiDriver, podObjects, strangers },
       nodeName: name
     })
     const own = new Set<SimulatedVolume>()

@@ -86,7 +86,9 @@ export class Strangers implements Neighbours {
     if (found === undefined) return
     // First: whoever waits for this may end with his process at any time.
     if (path.includes("/secretproviderclasspodstatuses/")) this.disturbed(found, yield* Clock.currentTimeMillis)
-    if ((yield* this.send({ method: "DELETE", path })) === undefined) return
+    const { resourceVersion, uid } = metadataOf(found)
+    const body = { preconditions: { resourceVersion, uid } }
+    if ((yield* this.send({ method: "DELETE", path, body })) === undefined) return
     // Whoever holds the one does not know the other.
     const metadata = without(metadataOf(found), "finalizers", ...SERVER_METADATA)
     yield* this.send({ method: "POST", path: path.slice(0, path.lastIndexOf("/")), body: { ...found, metadata } })
@@ -161,6 +163,12 @@ export class Strangers implements Neighbours {
   /** @shape (name) -> somebody holds a pod status of that name back */
   holds(name: string): boolean {
     return [...this.held].some((path) => path.endsWith(`/${name}`))
+  }
+
+  /** @shape (namespace, name) -> somebody holds a pod status of that name back, or one that begins with it and a dash */
+  holdsOneOf(namespace: string, name: string): boolean {
+    const own = `/namespaces/${namespace}/secretproviderclasspodstatuses/${name}`
+    return [...this.held].some((path) => `${path}-`.includes(`${own}-`))
   }
 
   /** Holds an object back that is to go. */
