@@ -90,6 +90,8 @@ const REFUSED_MILLIS = ROTATION_MILLIS + MINUTE
 const DRAINED_WITHIN_MILLIS = MINUTE
 /** A call that has not gone on for this long waits for its turn. */
 const WAITING_MILLIS = 1_000
+/** Whatever has gone wrong, and with an interval of a second. */
+const CALLS_PER_MINUTE_MAX = 120
 /** From its turn to the question. */
 const MOUNTING_MILLIS = 100
 const WRONG_CLASS_RATE = 0.3
@@ -164,11 +166,17 @@ const program = (
     let isBacklog = false
     const refreshes: Array<{ readonly provider: string; readonly millis: number; readonly volume: SimulatedVolume }> =
       []
-    /** While there is more to ask than a provider answers. */
     const onCall = (provider: string, targetPath: string) => {
       const volume = volumes.get(targetPath)
-      if (!isBacklog || volume === undefined) return
+      if (volume === undefined) return
       const millis = world.currentTimeMillisUnsafe()
+      const earlier = backend.calls(targetPath).at(-CALLS_PER_MINUTE_MAX)?.millis ?? Number.NEGATIVE_INFINITY
+      referee.check(Invariants.providersAreSpared, {
+        volume,
+        calls: millis - earlier < MINUTE ? CALLS_PER_MINUTE_MAX + 1 : 0,
+        callsMax: CALLS_PER_MINUTE_MAX
+      })
+      if (!isBacklog) return
       if (volume.state === "Published") return void refreshes.push({ provider, millis, volume })
       const { waitsSinceMillis } = volume
       if (volume.state !== "Publishing" || waitsSinceMillis === undefined) return

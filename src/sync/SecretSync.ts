@@ -58,6 +58,8 @@ const AWAITED_MILLIS = 30_000
 const LOOK_BACK_MILLIS = { least: 10_000, most: 60_000 }
 /** Clocks of nodes may differ by so much. */
 const CLOCK_SKEW_MILLIS = 60_000
+/** Nothing is removed because of pods that were asked for longer ago. */
+const LIST_MILLIS_MAX = 5_000
 
 /** Takes over a Secret that somebody else has made. On the class; "true". */
 const ADOPT_KEY = "secrets-store.csi.k8s.io/adopt-secrets"
@@ -467,6 +469,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     return isBehind || SyncedVolumes.secretNames(held.object).includes(name)
   }
 
+  const usersHere = (key: string) => [...statusKeys.of(key), ...volumeKeys.of(key)]
+
   const remove = Effect.fnUntraced(function* (key: string) {
     const [namespace, name] = partsOf(key)
     const done = () => {
@@ -477,6 +481,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const { annotations = {}, resourceVersion = "", uid = "" } = live?.metadata ?? {}
     if (live === undefined || !SecretPlan.isOurs(live) || !SecretPlan.mayGo(live.metadata)) return done()
     // After the mark: whoever has begun to use it since takes the mark away, and with it this version.
+    const listedNanos = yield* Clock.monotonicTimeNanos
+    const before = usersHere(key)
     const { objects } = yield* Resource.list(Resource.podUses, { namespace })
     const use = SecretUsers.useOf(objects, name, driverName, asksFor(namespace, name, live))
     const since = annotations[SecretPlan.KEYS.unused]
@@ -495,6 +501,11 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     }
     const markedMillis = millisOf(since)
     if (now - markedMillis < UNUSED_MILLIS) return ReconcileLoop.requeueAfter(UNUSED_MILLIS - (now - markedMillis))
+    // An answer that took long is of another time, and who came meanwhile may not have taken the mark away yet.
+    const listMillis = Number((yield* Clock.monotonicTimeNanos) - listedNanos) / 1e6
+    if (listMillis > LIST_MILLIS_MAX || usersHere(key).some((user) => !before.includes(user))) {
+      return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    }
     yield* Resource.remove(Resource.secretVersions, namespace, name, { uid, resourceVersion })
     yield* Effect.logInfo("kubernetes secret removed: nobody uses it any more", { secret: key })
     return done()
