@@ -204,7 +204,10 @@ const program = (
 
     const strangers = new Strangers({
       ...{ api, classes, volumes, spoilt, chance },
-      note: (site) => faults.note(site),
+      note: (site) => {
+        // What is done to a node at rest is no fault that was drawn.
+        if (faults.active) faults.note(site)
+      },
       collectGarbage: Effect.suspend(() => collectGarbage)
     })
 

@@ -221,6 +221,10 @@ const tellWaiting = Effect.fnUntraced(function* (volume: Volume, provider: strin
   })
 })
 
+/** Kept of the time of a call for the provider's answer: a mount that is cut off in it waits for the kubelet to come back. */
+const ANSWER_MILLIS_MAX = 5_000
+const ANSWER_SHARE = 0.1
+
 /** Does something with a turn of the provider, for which it waits as long as its caller does. */
 const inTurn = Effect.fnUntraced(function* <A, R>(
   volume: Volume,
@@ -229,7 +233,8 @@ const inTurn = Effect.fnUntraced(function* <A, R>(
 ) {
   const budget = yield* ProviderBudget
   const className = `${volume.pod.namespace}/${volume.className}`
-  const waitMillis = yield* remainingMillis(volume)
+  const leftMillis = yield* remainingMillis(volume)
+  const waitMillis = leftMillis - Math.min(ANSWER_MILLIS_MAX, leftMillis * ANSWER_SHARE)
   return yield* budget
     .run({ provider, kind: "Mount", className, waitMillis }, use)
     .pipe(

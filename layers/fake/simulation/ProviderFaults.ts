@@ -175,7 +175,7 @@ export class ProviderFaults {
     })
     if (this.refuse) return { _tag: "Refuses", errorCode: "AuthenticationFailed" }
     if (this.throttling.has(provider)) {
-      striker.note("Providers.mount throttled")
+      if (striker.active) striker.note("Providers.mount throttled")
       return fails("RESOURCE_EXHAUSTED", "too many requests")
     }
     if (this.away.has(provider)) {
