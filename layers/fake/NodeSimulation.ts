@@ -532,7 +532,7 @@ const program = (
     for (const it of wrong) {
       referee.check(Invariants.correctedClassesServe, {
         class: it,
-        left: unpublishedAgain.filter((volume) => volume.class === it),
+        left: unpublishedAgain.filter((volume) => volume.class === it && volume.state === "Publishing"),
         restarts: lives.number() - life,
         withinMillis: RENEWED_WITHIN_MILLIS
       })
