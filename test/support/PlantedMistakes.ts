@@ -840,7 +840,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     breaks: ["L7 backlogDrains"],
     scenario: "node",
     hours: 0.1,
-    seed: 49
+    seed: 120
   },
   {
     name: "a class that was wrong stays so until the driver starts again",
