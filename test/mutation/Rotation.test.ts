@@ -58,8 +58,8 @@ const mutations: ReadonlyArray<Mutation> = [
   {
     name: "unchanged content does not set the clock",
     file: CONTENT,
-    from: "    yield* commit(record)\n",
-    to: "    if (changed) yield* commit(record)\n",
+    from: "    yield* commit(record, wished)\n",
+    to: "    if (changed) yield* commit(record, wished)\n",
     tables: ["VolumeContent"]
   },
   {
@@ -93,7 +93,7 @@ const mutations: ReadonlyArray<Mutation> = [
   {
     name: "the backoff does not grow",
     file: ROTATION,
-    from: "BACKOFF_FACTOR ** (failures - 1)",
+    from: "BACKOFF_FACTOR ** (failed.isThrottled ? 0 : failures - 1)",
     to: "BACKOFF_FACTOR ** (0 * failures)",
     tables: ["Rotation"]
   },
@@ -142,8 +142,8 @@ const mutations: ReadonlyArray<Mutation> = [
   {
     name: "a wish that comes while the provider is called is lost",
     file: TRIGGERS,
-    from: "asksMore(latest.wanted, record.honoured) ? Rotation.askNow(record.schedule, nowMillis) : record.schedule",
-    to: "record.schedule",
+    from: "asksMore(latest.wanted, record.honoured, wished)",
+    to: "false",
     tables: ["VolumeContent"]
   },
   {
