@@ -37,7 +37,7 @@ interface Client {
 export interface ApiChaosOptions {
   readonly rates: ApiRates
   readonly reach: Reach
-  /** Whose outage is whose: any of them, or all. */
+  /** Whose outage is whose: one at a time, some, or all. */
   readonly clients: ReadonlyArray<Client>
   readonly control: MemoryKubernetes["Service"]
   readonly chance: Chance
