@@ -649,6 +649,43 @@ describe("NodePublish: first mounts", () => {
     )
   )
 
+  it.each<{
+    readonly known: string
+    readonly follow: (table: VolumeTable["Service"], targetPath: string) => void
+    readonly forget: boolean
+  }>([
+    { known: "by its record", follow: () => {}, forget: false },
+    { known: "not yet", follow: (table) => void table.followPodStatuses(), forget: true },
+    {
+      known: "by the pod statuses of the node",
+      follow: (table, targetPath) => table.followPodStatuses().all(new Set([targetPath])),
+      forget: true
+    }
+  ])("S13 a volume whose directory was removed keeps its pod status, which is known $known", ({ follow, forget }) =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const files = yield* FileSystem.FileSystem
+        const table = yield* VolumeTable
+        const second = Node.targetOf(Node.POD.uid, "more")
+        yield* Node.putClass()
+        for (const targetPath of [Node.TARGET, second]) {
+          yield* Node.prepareTarget(targetPath)
+          yield* call({ ...Node.request, targetPath })
+        }
+        const before = (yield* podStatuses).map((status) => Object(status["metadata"]).name)
+        yield* Node.removePodStatus(before.find((name) => !/-[0-9a-z]{13}$/u.test(name)))
+        // As a kubelet does after a republish that has failed for good.
+        yield* (yield* MemoryNode).reboot
+        yield* files.remove(second, { recursive: true })
+        if (forget) table.remove(second)
+        follow(table, second)
+        yield* call({ ...Node.request, targetPath: second })
+        const found = (yield* podStatuses).map((status) => Object(status["status"]).targetPath)
+        assert.deepStrictEqual(found, [second])
+      })
+    ).pipe(Effect.runPromise)
+  )
+
   it.effect("concurrent calls for one target run one after the other: one mount, one provider call", () =>
     inWorld((provider) =>
       Effect.gen(function* () {
