@@ -677,6 +677,61 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
     )
   })
 
+  it.effect("S9 not because of pods that were listed long ago", () =>
+    inSync(
+      () =>
+        Effect.gen(function* () {
+          const owner = yield* replicaSet()
+          const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+          yield* end(request)
+          yield* later(180)
+          assert.strictEqual((yield* secrets).length, 1)
+        }),
+      {},
+      (api) => ({
+        ...api,
+        request: (request) =>
+          request.method === "GET" && request.path.endsWith("/pods") && request.query?.["fieldSelector"] === undefined
+            ? Effect.tap(api.request(request), () => Effect.sleep("6 seconds"))
+            : api.request(request)
+      })
+    )
+  )
+
+  it.effect("S8 a note of the future counts as long as there is the pod that it is for", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const api = yield* KubernetesApi
+        yield* mounted(classWith(entry()), { ownerReferences: [yield* replicaSet()] })
+        const [ours] = yield* contents
+        const user = yield* api.request({
+          method: "POST",
+          path: Node.podsPath("default"),
+          body: { apiVersion: "v1", kind: "Pod", metadata: { name: "user" }, spec: { nodeName: "node-2" } }
+        })
+        yield* api.request({
+          method: "PATCH",
+          path: "/api/v1/namespaces/default/secrets/synced",
+          contentType: "application/merge-patch+json",
+          body: {
+            metadata: {
+              annotations: {
+                [KEYS.fetched]: "2999_01_01_00_00_00.1",
+                [KEYS.fetchedFor]: Resource.metadataOf(user).uid ?? ""
+              }
+            },
+            data: { username: Buffer.from("of another node").toString("base64") }
+          }
+        })
+        yield* later(600)
+        assert.deepStrictEqual(yield* contents, [{ username: "of another node" }])
+        yield* deletePod("user")
+        yield* later(310)
+        assert.deepStrictEqual(yield* contents, [ours])
+      })
+    )
+  )
+
   it.effect("S9 an old mark is taken away by whoever sees a user, also when that is another node's", () =>
     inSync(() =>
       Effect.gen(function* () {
