@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto"
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { request } from "node:https"
 import { connect as connectPlain } from "node:net"
@@ -232,6 +233,30 @@ const profile = (type: string) =>
 const own = (millis = NOW) => Effect.promise(() => SelfSigned.make(millis))
 
 // ---- what is promised
+
+/** Texts of the kind in DER, which is tag, length and the characters; those of a name are short. */
+const textsOf = (der: Buffer, tag: number): ReadonlyArray<string> =>
+  [...der.keys()].flatMap((at) => {
+    const [kind, length = 0] = der.subarray(at, at + 2)
+    const text = der.subarray(at + 2, at + 2 + length).toString("latin1")
+    return kind === tag && length > 3 && text.length === length && /^[\x20-\x7e]+$/u.test(text) ? [text] : []
+  })
+const PRINTABLE_STRING = 0x13
+const UTF8_STRING = 0x0c
+
+describe("a certificate of our own", () => {
+  it.effect("is one that Go reads too: nothing in a PrintableString that may not be there", () =>
+    Effect.gen(function* () {
+      const { cert } = yield* own()
+      const all = cert.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/gu) ?? []
+      assert.lengthOf(all, 2)
+      for (const der of all.map((pem) => new X509Certificate(pem).raw)) {
+        for (const text of textsOf(der, PRINTABLE_STRING)) assert.match(text, /^[A-Za-z0-9 '()+,./:=?-]+$/u)
+        assert.isTrue(textsOf(der, UTF8_STRING).some((text) => text.includes("-signer@")))
+      }
+    })
+  )
+})
 
 describe("TLS", () => {
   it.effect("1.5 defaults: TLS 1.2 with the first of its suites that fits, 1.3, and nothing older; no HTTP/2", () =>
