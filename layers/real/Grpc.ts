@@ -100,7 +100,8 @@ const bindSocket = Effect.fnUntraced(function* (server: grpc.Server, path: strin
     return yield* new EndpointFailed({ endpoint: path, detail: `${path} exists and is not a socket` })
   }
   const inode = yield* Effect.acquireUseRelease(
-    attempt(() => mkdtempSync(join(dirname(path), "."))),
+    // Not joined: that would take the dot for the directory, and make a neighbour of it.
+    attempt(() => mkdtempSync(`${dirname(path)}/.`)),
     (hidden) => {
       const opened = join(hidden, "s")
       return Effect.andThen(

@@ -1,7 +1,7 @@
 /**
  * The CSI socket's contract in memory and on a socket, and what only the wire can show.
  */
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -216,6 +216,20 @@ describe("on a socket only", () => {
       yield* Scope.close(next, Exit.void)
       assert.isFalse(existsSync(pathOf(text)))
       yield* Scope.close(scope, Exit.void)
+    })
+  )
+
+  it.live("nothing is written but in the socket's own directory: the file system around it may be read-only", () =>
+    Effect.gen(function* () {
+      const around = yield* directory
+      const inside = join(around, "csi")
+      mkdirSync(inside)
+      const before = statSync(around, { bigint: true }).mtimeNs
+      const text = `unix://${join(inside, "csi.sock")}`
+      yield* serve(text)
+      assert.strictEqual(statSync(around, { bigint: true }).mtimeNs, before)
+      assert.deepStrictEqual(readdirSync(inside), ["csi.sock"])
+      assert.deepStrictEqual(yield* call(text, "NodeGetInfo", {}), { nodeId: "node-1" })
     })
   )
 
