@@ -55,6 +55,8 @@ const PUBLISHED_WITHIN_MILLIS = 2 * BACKOFF_MILLIS_MAX + 2 * MINUTE
 const SYNCED_WITHIN_MILLIS = 5_000
 /** Outages, drivers that die, and back-offs, one after the other. */
 const OWNED_WITHIN_MILLIS = 10 * MINUTE
+/** What was on its way to a watch when faults ended arrives so late. */
+const LAG_MILLIS_MAX = 2 * MINUTE
 const ASKED_WITHIN_MILLIS = 10_000
 const RESTARTED_WITHIN_MILLIS = 10_000
 /** The Lease of an operator that died, its successor's turn to look, a rollout on every node, and its back-off. */
@@ -299,11 +301,13 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     })
 
     let isChaos = true
+    let chaosEndedMillis = 0
     const collectGarbage = Effect.gen(function* () {
       const deleted = yield* control.collectGarbage
       const now = yield* Clock.currentTimeMillis
       // A new user's owner may come late, and the Secret is made anew then; it is late no longer than what it waits for.
-      const ownedWithinMillis = isChaos ? OWNED_WITHIN_MILLIS : SYNCED_WITHIN_MILLIS
+      const isLate = isChaos || now - chaosEndedMillis < LAG_MILLIS_MAX
+      const ownedWithinMillis = isLate ? OWNED_WITHIN_MILLIS : SYNCED_WITHIN_MILLIS
       if (deleted.length > 0) operatorWitness.refresh()
       for (const name of deleted) {
         history.note(`garbage ${name}`, API_LANE)
@@ -519,6 +523,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
 
     history.note("faults end")
     isChaos = false
+    chaosEndedMillis = yield* Clock.currentTimeMillis
     for (const { faults, kubelet, lives } of nodes) {
       faults.active = false
       lives.spare()

@@ -200,7 +200,7 @@ const program = (
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
     const spoilt = new Set<string>()
-    const witness = new Witness({ files, node, control, volumes, classes, spoilt, referee, history }, context)
+    const witness = new Witness({ files, node, control, volumes, classes, spoilt, faults, referee, history }, context)
 
     const strangers = new Strangers({
       ...{ api, classes, volumes, spoilt, chance },

@@ -232,6 +232,7 @@ export class ApiFaults {
   private readonly host: ApiHost
   /** Those that somebody has met: what nobody meets is no fault. */
   private readonly met = new WeakSet<Rule>()
+  private readonly overdue = new WeakSet<KubernetesRequest>()
   private readonly total: number
 
   constructor(rates: ApiRates, chance: Chance, host: ApiHost) {
@@ -314,6 +315,11 @@ export class ApiFaults {
     return { request, watch: (asked, idleMillis) => this.watch(asked, idleMillis, api) }
   }
 
+  /** It takes effect when its sender has given it up, and the world has gone on. */
+  isOverdue(asked: KubernetesRequest): boolean {
+    return this.overdue.has(asked)
+  }
+
   private travel(
     asked: KubernetesRequest,
     { answeredMillis, failure, sentMillis, takesEffect }: Fate,
@@ -321,6 +327,7 @@ export class ApiFaults {
   ): Effect.Effect<unknown, KubernetesApiFailed> {
     const answer = failure === undefined ? undefined : Effect.fail(failedAs(asked, failure))
     if (takesEffect === "late") {
+      this.overdue.add(asked)
       const late = Effect.forkDetach(Effect.andThen(Effect.sleep(sentMillis + answeredMillis), Effect.exit(sent)))
       return Effect.andThen(late, Effect.andThen(Effect.sleep(sentMillis), answer ?? sent))
     }

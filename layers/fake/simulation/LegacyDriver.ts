@@ -23,6 +23,8 @@ const VERSION = "v1.6.0"
 const GROUP = "/apis/secrets-store.csi.x-k8s.io/v1"
 const NODE_LABEL = "internal.secrets-store.csi.k8s.io/node-name"
 const MANAGED_LABEL = "secrets-store.csi.k8s.io/managed"
+/** Is there while ours takes away what a provider has written itself. */
+const CLEARING = "..clearing"
 const RANDOM_MAX = 999_999_999
 const GRACE_MILLIS = 5_000
 
@@ -44,6 +46,8 @@ const current = (files: FileSystem.FileSystem, target: string) =>
 const filled = Effect.fnUntraced(function* (files: FileSystem.FileSystem, target: string) {
   if ((yield* current(files, target)) !== undefined) return true
   const entries = yield* files.readDirectoryEntries(target)
+  // The real one would take this for a volume, as it would what its own provider was writing when it ended.
+  if (entries.some(({ name }) => name === CLEARING)) return false
   return entries.some(({ name, type }) => !name.startsWith("..") && type !== "SymbolicLink")
 })
 

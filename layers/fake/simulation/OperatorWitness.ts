@@ -307,7 +307,9 @@ export class OperatorWitness {
     if (isIngredient || isProxy) this.changed(isProxy)
     if (resource !== "pods") return
     const volumes = listAt(objectAt(after ?? {}, "spec"), "volumes").filter(isObject)
-    const isUser = volumes.some((volume) => objectAt(volume, "csi")["driver"] === DRIVER_NAME)
+    // One that has ended may be there for days; what is still mounted for it nobody says.
+    const hasEnded = ["Succeeded", "Failed"].includes(textAt(objectAt(after ?? {}, "status"), "phase") ?? "")
+    const isUser = !hasEnded && volumes.some((volume) => objectAt(volume, "csi")["driver"] === DRIVER_NAME)
     if (!isUser) this.usedSince.delete(key)
     else if (!this.usedSince.has(key)) this.usedSince.set(key, this.now())
   }

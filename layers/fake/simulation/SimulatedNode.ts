@@ -140,7 +140,7 @@ export const make = (
     for (const provider of PROVIDERS) yield* install(provider)
     yield* Effect.orDie(files.makeDirectory(PODS_DIRECTORY, { recursive: true }))
 
-    const world = { files, node, control, volumes, classes, spoilt, referee, history }
+    const world = { files, node, control, volumes, classes, spoilt, faults, referee, history }
     const witness = new Witness(world, context)
     const lives = yield* Lives.make({
       nodeName: name,
