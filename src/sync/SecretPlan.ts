@@ -88,6 +88,36 @@ export const fetchedAt = (millis: number, suffix: string): string => {
   return `${digits(year, 4)}_${[month, day, hour, minute, second].map((part) => digits(part, 2)).join("_")}.${suffix}`
 }
 
+/** Clocks of nodes may differ by so much. */
+export const CLOCK_SKEW_MILLIS = 60_000
+
+/** Content that says to have been fetched in the future, and the clocks when that was seen first. */
+export interface Undated extends Clocks {
+  readonly named: string
+}
+
+export interface Clocks {
+  /** Time of day. */
+  readonly nowMillis: number
+  /** How much that is ahead of the monotonic clock: it changes when the time of day is set. */
+  readonly leadMillis: number
+}
+
+/**
+ * Content of the future was fetched before the clock was set back, and how old it is is not known, also when that time has
+ * come. Unless it is the clock that was wrong when this was seen, and has been put right since.
+ *
+ * @shape  (what is known of the volume so far, name of its generation, clocks now) -> undefined: its name says its age
+ * @units  milliseconds
+ * @errors none
+ */
+export const undatedOf = (known: Undated | undefined, named: string, clocks: Clocks): Undated | undefined => {
+  const isBeyond = (nowMillis: number) => named > fetchedAt(nowMillis + CLOCK_SKEW_MILLIS, "")
+  const seen = known?.named === named ? known : { named, ...clocks }
+  const wasBeyond = isBeyond(seen.nowMillis + clocks.leadMillis - seen.leadMillis)
+  return isBeyond(clocks.nowMillis) || wasBeyond ? seen : undefined
+}
+
 const base64 = (data: Redacted.Redacted<Uint8Array>): string => Buffer.from(Redacted.value(data)).toString("base64")
 
 const encoded = (secret: SecretData): ReadonlyMap<string, string> =>

@@ -56,8 +56,8 @@ const UNUSED_MILLIS = 10_000
 const AWAITED_MILLIS = 30_000
 /** When Secrets are looked for that nobody looked after before the start: not by all nodes at once. */
 const LOOK_BACK_MILLIS = { least: 10_000, most: 60_000 }
-/** Clocks of nodes may differ by so much. */
-const CLOCK_SKEW_MILLIS = 60_000
+/** And again where that was not allowed: a namespace's rights may come after its classes. */
+const LOOK_AGAIN_MILLIS = { least: 240_000, most: 300_000 }
 /** Nothing is removed because of pods that were asked for longer ago. */
 const LIST_MILLIS_MAX = 5_000
 
@@ -84,7 +84,15 @@ interface Memo {
 }
 
 /** What says to have been fetched later than this is in the future, by the clock of this node. */
-const fetchedMax = Effect.map(Clock.currentTimeMillis, (now) => SecretPlan.fetchedAt(now + CLOCK_SKEW_MILLIS, ""))
+const fetchedMax = Effect.map(Clock.currentTimeMillis, (now) =>
+  SecretPlan.fetchedAt(now + SecretPlan.CLOCK_SKEW_MILLIS, "")
+)
+
+const clocks = Effect.gen(function* () {
+  const nowMillis = yield* Clock.currentTimeMillis
+  const leadMillis = nowMillis - Number((yield* Clock.monotonicTimeNanos) / 1_000_000n)
+  return { nowMillis, leadMillis } satisfies SecretPlan.Clocks
+})
 
 const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
@@ -128,11 +136,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
   const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
-  /**
-   * Content by target path whose time of fetching was in the future once: the clock has been set back, and how old it is
-   * is not known, also when that time has come.
-   */
-  const undated = new Map<string, string>()
+  /** By target path: content of which it is not known how old it is. */
+  const undated = new Map<string, SecretPlan.Undated>()
   /** By pod status or target path, neither of which can be the other. */
   const namespaceOf = new Map<string, string>()
   /** Rung when namespaces may have come or gone. */
@@ -291,8 +296,10 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       const named = generation.startsWith("..")
         ? generation.slice(2)
         : SecretPlan.fetchedAt((yield* MountedFiles.lastChange(targetPath)) ?? 0, targetPath)
-      if (named > (yield* fetchedMax)) undated.set(targetPath, named)
-      const fetched = undated.get(targetPath) === named ? SecretPlan.fetchedAt(0, targetPath) : named
+      const unknown = SecretPlan.undatedOf(undated.get(targetPath), named, yield* clocks)
+      if (unknown === undefined) undated.delete(targetPath)
+      else undated.set(targetPath, unknown)
+      const fetched = unknown === undefined ? named : SecretPlan.fetchedAt(0, targetPath)
       sources.push({ podStatus, pod, object: held.object, targetPath, fetched })
     }
     return { sources, isUnsettled, complaints } satisfies Gathered
@@ -580,18 +587,24 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     })
 
-  /** Once: a driver that runs hears of every user that goes. */
+  /** Once in each namespace: a driver that runs hears of every user that goes. */
   const lookBack = Effect.gen(function* () {
-    yield* Effect.sleep(yield* Random.nextBetween(LOOK_BACK_MILLIS.least, LOOK_BACK_MILLIS.most))
-    // It is tried until it succeeds.
-    const found = yield* Effect.orDie(Effect.retry(Orphans.find(driverName), watchReconnect))
-    for (const { name, namespace } of found) {
-      const key = keyOf(namespace, name)
-      if (lookedAfter.has(key)) continue
-      lookedAfter.add(key)
-      queue.add(key)
+    let where: Orphans.Where = "everywhere"
+    let pause = LOOK_BACK_MILLIS
+    while (where === "everywhere" || where.length > 0) {
+      yield* Effect.sleep(yield* Random.nextBetween(pause.least, pause.most))
+      // It is tried until there is an answer.
+      const search: Orphans.Search = yield* Effect.orDie(Effect.retry(Orphans.find(driverName, where), watchReconnect))
+      for (const { name, namespace } of search.found) {
+        const key = keyOf(namespace, name)
+        if (lookedAfter.has(key)) continue
+        lookedAfter.add(key)
+        queue.add(key)
+      }
+      where = search.refused
+      pause = LOOK_AGAIN_MILLIS
+      Queue.offerUnsafe(bell, undefined)
     }
-    Queue.offerUnsafe(bell, undefined)
   })
 
   const background = Effect.raceFirst(

@@ -89,7 +89,10 @@ describe("what is asked for (L5)", () => {
       const kubernetes = yield* MemoryKubernetes
       yield* prepared
       yield* kubernetes.resetRequests
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER), [{ namespace: "default", name: "synced" }])
+      assert.deepStrictEqual(yield* Orphans.find(DRIVER), {
+        found: [{ namespace: "default", name: "synced" }],
+        refused: []
+      })
       const requests = yield* kubernetes.requests
       assert.deepStrictEqual(requests.map(({ count, method, resource }) => `${count} ${method} ${resource}`).sort(), [
         "1 GET pods",
@@ -99,15 +102,32 @@ describe("what is asked for (L5)", () => {
     }).pipe(Effect.provide(memoryKubernetes))
   )
 
-  it.effect.each([
-    { name: "Secrets", path: /\/secrets$/u },
-    { name: "classes", path: /\/secretproviderclasses$/u },
-    { name: "pods", path: /\/pods$/u }
-  ])("nothing is found where $name may not be listed", ({ path }) =>
+  it.effect.each<{ readonly name: string; readonly path: RegExp; readonly refused: Orphans.Where }>([
+    { name: "Secrets", path: /\/secrets$/u, refused: ["default"] },
+    { name: "classes", path: /\/secretproviderclasses$/u, refused: "everywhere" },
+    { name: "pods", path: /\/pods$/u, refused: ["default"] }
+  ])("nothing is found where $name may not be listed, which is said", ({ path, refused }) =>
     Effect.gen(function* () {
       yield* prepared
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER), [])
+      assert.deepStrictEqual(yield* Orphans.find(DRIVER), { found: [], refused })
+      assert.deepStrictEqual(yield* Orphans.find(DRIVER, ["default"]), { found: [], refused: ["default"] })
     }).pipe(Effect.provide(refusing(403, path)))
+  )
+
+  it.effect("again only where it was refused", () =>
+    Effect.gen(function* () {
+      const kubernetes = yield* MemoryKubernetes
+      yield* prepared
+      yield* kubernetes.resetRequests
+      assert.deepStrictEqual(yield* Orphans.find(DRIVER, ["plain"]), { found: [], refused: [] })
+      const requests = yield* kubernetes.requests
+      assert.deepStrictEqual(
+        requests.map(({ count, method, resource }) => `${count} ${method} ${resource}`),
+        ["1 GET secretproviderclasses.secrets-store.csi.x-k8s.io"]
+      )
+      const { found } = yield* Orphans.find(DRIVER, ["default"])
+      assert.deepStrictEqual(found, [{ namespace: "default", name: "synced" }])
+    }).pipe(Effect.provide(memoryKubernetes))
   )
 
   it.effect("an API server that does not answer is asked again by whoever asks", () =>

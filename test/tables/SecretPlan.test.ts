@@ -700,4 +700,32 @@ describe("a clock that is wrong", () => {
       expected
     )
   )
+
+  const HOUR = 3_600_000
+  const at = (hours: number) => SecretPlan.fetchedAt(hours * HOUR, "1")
+  /** Seen at two hours by a clock that is so many hours ahead of the monotonic one. */
+  const seenAtTwo = (named: string) => SecretPlan.undatedOf(undefined, named, { nowMillis: 2 * HOUR, leadMillis: 0 })
+
+  it.each([
+    { name: "of the past", hours: 1, isUndated: false },
+    { name: "of the next seconds: clocks of nodes differ", hours: 2 + 1 / 120, isUndated: false },
+    { name: "of the future", hours: 3, isUndated: true }
+  ])("content $name", ({ hours, isUndated }) => {
+    assert.strictEqual(seenAtTwo(at(hours)) !== undefined, isUndated)
+  })
+
+  it.each([
+    { name: "when its time has come", named: 3, now: { hours: 4, lead: 0 }, isUndated: true },
+    { name: "when the clock was behind, and was put right", named: 3, now: { hours: 5, lead: 2 }, isUndated: false },
+    { name: "when the clock was put forward by too little", named: 5, now: { hours: 6, lead: 1 }, isUndated: true },
+    { name: "when the clock was set back further", named: 3, now: { hours: 1, lead: -2 }, isUndated: true }
+  ])("content of the future, $name: $isUndated", ({ isUndated, named, now }) => {
+    const clocks = { nowMillis: now.hours * HOUR, leadMillis: now.lead * HOUR }
+    assert.strictEqual(SecretPlan.undatedOf(seenAtTwo(at(named)), at(named), clocks) !== undefined, isUndated)
+  })
+
+  it("another content of the volume is judged by its own name", () => {
+    const clocks = { nowMillis: 4 * HOUR, leadMillis: 0 }
+    assert.isUndefined(SecretPlan.undatedOf(seenAtTwo(at(3)), at(3.5), clocks))
+  })
 })

@@ -850,6 +850,34 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
     }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Node.driverLayer(Node.script()), Node.worldLayer)))
   )
 
+  it.effect("S9 also where the right to list Secrets came minutes after the start", () => {
+    let isAllowed = false
+    return inSync(
+      () =>
+        Effect.gen(function* () {
+          yield* Node.putClass(classWith(entry()))
+          yield* putSynced({ [KEYS.className]: "spc" })
+          yield* later(120)
+          isAllowed = true
+          assert.strictEqual((yield* secrets).length, 1)
+          yield* later(320)
+          assert.deepStrictEqual(yield* secrets, [])
+        }),
+      {},
+      (api) => ({
+        ...api,
+        request: (request) =>
+          Effect.suspend(() =>
+            isAllowed || request.method !== "GET" || !request.path.endsWith("/secrets")
+              ? api.request(request)
+              : Effect.fail(
+                  new KubernetesApiFailed({ ...request, status: 403, reason: "Forbidden", detail: "no right to list" })
+                )
+          )
+      })
+    )
+  })
+
   it.effect("a pod that comes back takes the mark away", () =>
     inSync(() =>
       Effect.gen(function* () {
