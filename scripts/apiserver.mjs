@@ -6,86 +6,24 @@
 // our CustomResourceDefinitions are installed. Both programs are built once per version with Go, which takes some
 // minutes, and are kept in the user's cache. They listen on the loopback address only; keys, certificates and data are
 // in a temporary directory that goes with them.
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { generateKeyPairSync, randomBytes } from "node:crypto"
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { request } from "node:https"
 import { createServer } from "node:net"
-import { homedir, tmpdir } from "node:os"
+import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { stringify } from "yaml"
 import { CRD_FILES, PLAIN_CRD_FILES } from "../schemas/crd/Crds.ts"
+import { KUBERNETES, kubernetesPrograms } from "./kubernetes/binaries.mjs"
 
-const KUBERNETES = "1.36.3"
-const ETCD = "3.6.8"
-/** What kubernetes takes from its own tree, and everybody else as modules of another number. */
-const STAGING = [
-  ...["api", "apiextensions-apiserver", "apimachinery", "apiserver", "cli-runtime", "client-go", "cloud-provider"],
-  ...["cluster-bootstrap", "code-generator", "component-base", "component-helpers", "controller-manager", "cri-api"],
-  ...["cri-client", "cri-streaming", "csi-translation-lib", "dynamic-resource-allocation", "endpointslice"],
-  ...["externaljwt", "kms", "kube-aggregator", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl"],
-  ...["kubelet", "metrics", "mount-utils", "pod-security-admission", "sample-apiserver", "sample-cli-plugin"],
-  ...["sample-controller", "streaming"]
-]
 const READY_MILLIS = 120_000
 const HOST = "127.0.0.1"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
-const cache = join(
-  process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"),
-  "secrets-store-csi",
-  `kube-apiserver-v${KUBERNETES}-etcd-v${ETCD}`
-)
 const say = (line) => process.stderr.write(`apiserver: ${line}\n`)
-
-const goMod = () => {
-  const staging = KUBERNETES.replace(/^1/, "0")
-  const replaced = STAGING.map((name) => `\tk8s.io/${name} => k8s.io/${name} v${staging}`)
-  return [
-    "module secrets-store-csi/apiserver",
-    "go 1.26.0",
-    `require (\n\tgo.etcd.io/etcd/server/v3 v${ETCD}\n\tk8s.io/kubernetes v${KUBERNETES}\n)`,
-    "tool (\n\tgo.etcd.io/etcd/server/v3\n\tk8s.io/kubernetes/cmd/kube-apiserver\n)",
-    `replace (\n${replaced.join("\n")}\n)\n`
-  ].join("\n\n")
-}
-
-/** Builds what is not in the cache. A file that is there is whole. */
-const build = () => {
-  const [major, minor] = KUBERNETES.split(".")
-  const version = "k8s.io/component-base/version"
-  const programs = [
-    {
-      name: "kube-apiserver",
-      title: `kube-apiserver ${KUBERNETES}`,
-      source: "k8s.io/kubernetes/cmd/kube-apiserver",
-      // Clients look at the version.
-      flags: [`gitVersion=v${KUBERNETES}`, `gitMajor=${major}`, `gitMinor=${minor}`].map((it) => `-X ${version}.${it}`)
-    },
-    { name: "etcd", title: `etcd ${ETCD}`, source: "go.etcd.io/etcd/server/v3", flags: [] }
-  ].filter(({ name }) => !existsSync(join(cache, name)))
-  if (programs.length === 0) return
-  mkdirSync(cache, { recursive: true })
-  const workspace = mkdtempSync(join(cache, "build-"))
-  const remove = () => rmSync(workspace, { recursive: true, force: true })
-  process.once("exit", remove)
-  writeFileSync(join(workspace, "go.mod"), goMod())
-  const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: `${process.env["GOFLAGS"] ?? ""} -mod=mod`.trim() }
-  for (const { flags, name, source, title } of programs) {
-    say(`building ${title}, once`)
-    const args = ["build", "-trimpath", "-ldflags", ["-s", "-w", ...flags].join(" "), "-o", name, source]
-    const { error, status } = spawnSync("go", args, { cwd: workspace, env, stdio: ["ignore", 2, 2] })
-    if (status !== 0) {
-      say(error === undefined ? `${title} could not be built` : `Go is needed to build ${title}: ${error.message}`)
-      process.exit(1)
-    }
-    renameSync(join(workspace, name), join(cache, name))
-  }
-  process.off("exit", remove)
-  remove()
-}
 
 /** One that nobody listens on at the moment. */
 const freePort = () =>
@@ -98,7 +36,11 @@ const freePort = () =>
     })
   })
 
-build()
+const { directory: programs, problem } = kubernetesPrograms(say)
+if (problem !== undefined) {
+  say(problem)
+  process.exit(1)
+}
 
 const directory = mkdtempSync(join(tmpdir(), "secrets-store-apiserver-"))
 const at = (name) => join(directory, name)
@@ -106,7 +48,7 @@ const running = new Map()
 
 const start = (name, args) => {
   const log = openSync(at(`${name}.log`), "w")
-  const child = spawn(join(cache, name), args, { stdio: ["ignore", log, log] })
+  const child = spawn(join(programs, name), args, { stdio: ["ignore", log, log] })
   running.set(name, child)
   child.once("error", ({ message }) => say(`${name}: ${message}`))
   child.once("close", () => running.delete(name))
