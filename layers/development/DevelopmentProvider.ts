@@ -79,6 +79,8 @@ export interface DevelopmentProviderOptions {
   readonly endpoint: string
   /** Whose files are served; the mock objects when absent. */
   readonly directory?: string
+  /** Where every object comes from, instead. */
+  readonly source?: Source
   /** "host:port" of the HTTP control listener; none when absent or empty. */
   readonly controlAddr?: string
 }
@@ -170,13 +172,17 @@ const validateTokens = (attributes: ReadonlyMap<string, string>, audiences: stri
 
 // ---- the objects
 
-interface Served {
+export interface Served {
   readonly version: string
   readonly contents: Buffer
   readonly modeDefault: number
 }
 
-type Source = (object: RequestedObject, rotated: boolean) => Effect.Effect<Served, CsiStatus>
+export type Source = (
+  object: RequestedObject,
+  rotated: boolean,
+  request: MountRequest
+) => Effect.Effect<Served, CsiStatus>
 
 /** Contents of the e2e provider's objects; any other name has none. */
 const MOCK_CONTENTS: ReadonlyMap<string, string> = new Map([
@@ -184,7 +190,7 @@ const MOCK_CONTENTS: ReadonlyMap<string, string> = new Map([
   ["fookey", "-----BEGIN PUBLIC KEY-----\nThis is mock key\n-----END PUBLIC KEY-----"]
 ])
 
-const mockObject: Source = ({ name }, rotated) =>
+export const mockObject: Source = ({ name }, rotated) =>
   Effect.succeed({
     version: rotated ? "v2" : "v1",
     contents: Buffer.from(rotated ? "rotated" : (MOCK_CONTENTS.get(name) ?? "")),
@@ -256,7 +262,7 @@ const mount = (state: State, source: Source, request: MountRequest): Effect.Effe
     const objectVersion: Array<ObjectVersion> = []
     const files: Array<File> = []
     for (const object of objects) {
-      const served = yield* source(object, rotated && state.seen.has(podUid))
+      const served = yield* source(object, rotated && state.seen.has(podUid), request)
       objectVersion.push({ id: `secret/${object.name}`, version: served.version })
       files.push({ path: object.fileName, mode: object.mode ?? served.modeDefault, contents: served.contents })
     }
@@ -376,7 +382,7 @@ export const serve = (
         : yield* serveControl(options.controlAddr, control)
 
     const { directory } = options
-    const source = directory === undefined ? mockObject : fileObject(directory)
+    const source = options.source ?? (directory === undefined ? mockObject : fileObject(directory))
     const version: VersionResponse =
       directory === undefined
         ? { version: API_VERSION, runtimeName: "E2EMockProvider", runtimeVersion: "v0.0.10" }
