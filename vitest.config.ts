@@ -19,7 +19,8 @@ export default defineConfig({
         test: {
           name: "parts",
           include: ["test/**/*.test.ts"],
-          exclude: processes,
+          // The cluster's have a configuration of their own.
+          exclude: [...processes, "test/cluster/**"],
           sequence: { groupOrder: 0 }
         }
       },
