@@ -29,8 +29,8 @@ const BUILD = [...RUNTIME, "coreutils", "dash", "libatomic1"]
 const BUILD_BASE = "docker.io/library/node:26-slim"
 const RUNTIME_BASE = "gcr.io/distroless/cc-debian12:latest"
 const NPM = "11"
-export const VERSIONS = ["1.0.0", "1.0.1"]
-export const REPOSITORY = "localhost/secrets-store-csi"
+const VERSIONS = ["1.0.0", "1.0.1"]
+const REPOSITORY = "localhost/secrets-store-csi"
 
 const hashOf = (...parts) => {
   const hash = createHash("sha256")
@@ -64,7 +64,7 @@ class ImageFailed extends Error {}
  * @param programs  bundled programs of the tests, by the name of their image
  * @returns the archive of all images; or the problem
  */
-export const clusterImages = ({ root, directory, say, programs }) => {
+const clusterImages = ({ root, directory, say, programs }) => {
   const storage = join(cache, "images", "storage")
   const scratch = join(directory, "scratch")
   const store = ["--root", storage, "--runroot", join(directory, "buildah")]
@@ -210,6 +210,8 @@ export const clusterImages = ({ root, directory, say, programs }) => {
       const path = join(cache, "images", name)
       if (path !== storage && path !== file) rmSync(path, { recursive: true, force: true })
     }
+    // Of builds that were cut off.
+    buildah("rm", "--all")
     const wanted = images.map(tagOf)
     const tags = buildah("images", "--format", "{{.Name}}:{{.Tag}}").split("\n")
     const built = new Set(images.map(({ image }) => image.replace(/:.*$/u, "")))

@@ -16,6 +16,8 @@ import {
 } from "../support/Objects.ts"
 
 const namespace = "disturbed"
+/** A new operator asks for the Lease every half a minute or so. */
+const HANDED_OVER_SECONDS = 180
 const read = () => exec(namespace, "app", "cat", `${MOUNT}/foo`)
 
 /** Variables of the operator's container. */
@@ -79,7 +81,7 @@ describe("disturbances", () => {
   it("another version of the driver: rolled out under mounted volumes", async () => {
     const before = await driverReady()
     await setImages({ DRIVER_IMAGE: IMAGES.nextDriver })
-    const after = await driverReady(({ image }) => image === IMAGES.nextDriver)
+    const after = await driverReady(({ image }) => image === IMAGES.nextDriver, HANDED_OVER_SECONDS)
     assert.notStrictEqual(after.uid, before.uid)
     const metrics = await (await fetch(`http://${after.address}:8095/metrics`)).text()
     assert.include(metrics, 'secrets_store_build_info{version="1.0.1"} 1')
@@ -95,7 +97,8 @@ describe("disturbances", () => {
     })
     const { name } = await driverReady(
       ({ image }, daemonSet) =>
-        image === IMAGES.driver && listAt(daemonSet, "spec", "template", "spec", "containers").length === 3
+        image === IMAGES.driver && listAt(daemonSet, "spec", "template", "spec", "containers").length === 3,
+      HANDED_OVER_SECONDS
     )
     const three = await get("pod", name, NAMESPACE)
     assert.deepStrictEqual(
@@ -107,7 +110,10 @@ describe("disturbances", () => {
     await goesOn(provider, uid)
     await kubectl(["delete", "pod", "--namespace", namespace, "of-three", "--timeout=60s"])
     await setImages({ NODE_DRIVER_REGISTRAR_IMAGE: "", LIVENESS_PROBE_IMAGE: "" })
-    await driverReady((_, daemonSet) => listAt(daemonSet, "spec", "template", "spec", "containers").length === 1)
+    await driverReady(
+      (_, daemonSet) => listAt(daemonSet, "spec", "template", "spec", "containers").length === 1,
+      HANDED_OVER_SECONDS
+    )
     await goesOn(provider, uid)
   })
 
