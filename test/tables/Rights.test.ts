@@ -168,6 +168,20 @@ describe("compare", () => {
       expected: { ...nothing, keptInVain: [show(grant)] }
     },
     {
+      name: "kept, and used in a run that took long",
+      grants: [grant],
+      requests: [made],
+      kept: [{ grant: show(grant), why, mayBeUsed: true }],
+      expected: nothing
+    },
+    {
+      name: "kept, perhaps used, and not granted",
+      grants: [],
+      requests: [],
+      kept: [{ grant: show(grant), why, mayBeUsed: true }],
+      expected: { ...nothing, keptInVain: [show(grant)] }
+    },
+    {
       name: "kept and not granted",
       grants: [],
       requests: [],

@@ -47,10 +47,11 @@ const KEPT_FOR_DRIVER = [
     "drivers up to v1.5 read the audiences of their CSIDriver; their pods have this role until they are replaced",
     ...["list", "watch"].map((verb) => `${verb} csidrivers.storage.k8s.io ${DRIVER}`)
   ),
-  ...keptFor(
-    "an Event is counted up once in five minutes, and no driver of these scenarios runs for so long",
-    "patch events"
-  ),
+  {
+    grant: "patch events",
+    why: "an Event is counted up once in five minutes, and drivers of these scenarios seldom run for so long",
+    mayBeUsed: true
+  },
   ...keptFor("driver v1.6.0 updates Secrets; its pods have this role until they are replaced", "update secrets")
 ]
 
@@ -70,10 +71,10 @@ const CLASS_GROUP = "secrets-store.csi.x-k8s.io"
 const named = (verbs: ReadonlyArray<string>, resource: string, ...names: ReadonlyArray<string>) =>
   verbs.flatMap((verb) => names.map((name) => `${verb} ${resource} ${name}`))
 
-/** Rights that no path in the sources asks for. They can be taken out of the roles, and then out of here. */
-const NOT_NEEDED = "upstream's role has it, and neither upstream's driver nor ours asks for it"
+// Rights that no path in the sources asks for. They can be taken out of the roles, and then out of here.
+
 const SUPERFLUOUS_OF_DRIVER = keptFor(
-  NOT_NEEDED,
+  "upstream's role has it, and neither upstream's driver nor ours asks for it",
   `get csidrivers.storage.k8s.io ${DRIVER}`,
   ...["delete", "patch"].map((verb) => `${verb} secretproviderclasspodstatuses.${CLASS_GROUP}`),
   ...["get", "patch", "update"].map((verb) => `${verb} secretproviderclasspodstatuses/status.${CLASS_GROUP}`)

@@ -111,6 +111,8 @@ export interface Kept {
   /** As `show` writes it. */
   readonly grant: string
   readonly why: string
+  /** It depends on how long a run takes whether it is used. */
+  readonly mayBeUsed?: boolean
 }
 
 export interface Comparison {
@@ -127,11 +129,13 @@ export const compare = (
   kept: ReadonlyArray<Kept> = []
 ): Comparison => {
   const unused = grants.filter((grant) => !requests.some((request) => uses(request, grant))).map(show)
+  const granted = new Set(grants.map(show))
   const isKept = new Set(kept.map(({ grant }) => grant))
+  const isInVain = ({ grant, mayBeUsed = false }: Kept) => (mayBeUsed ? !granted.has(grant) : !unused.includes(grant))
   const refused = requests.filter(({ isAllowed }) => !isAllowed)
   return {
     unused: unused.filter((grant) => !isKept.has(grant)),
     denied: [...new Set(refused.map((request) => `${show(request)} (${request.uri})`))],
-    keptInVain: [...isKept].filter((grant) => !unused.includes(grant))
+    keptInVain: kept.filter(isInVain).map(({ grant }) => grant)
   }
 }
