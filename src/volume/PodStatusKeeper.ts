@@ -50,7 +50,8 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
   const { nodeId } = yield* Settings
   const queue = yield* WorkQueue.make()
 
-  const heldOf = ({ pod, podStatusName }: VolumeRecord) => held(`${pod.namespace}/${podStatusName ?? ""}`)
+  const keyOf = ({ pod, podStatusName }: VolumeRecord) => `${pod.namespace}/${podStatusName ?? ""}`
+  const heldOf = (record: VolumeRecord) => held(keyOf(record))
 
   /** The volume that has it by our own account, whatever it says itself. */
   const volumeOf = ({ metadata, status }: CachedPodStatus): VolumeRecord | undefined => {
@@ -73,6 +74,11 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
     if (change._tag === "Synced") {
       notes.all(new Set([...change.objects.values()].map(targetPathOf)))
       for (const podStatus of change.objects.values()) look(podStatus, true)
+      // One that came and went unheard is in no list, and nobody says that it is gone.
+      for (const record of table.all()) {
+        const isListed = change.objects.has(keyOf(record))
+        if (record.podStatusName !== undefined && !isListed) queue.addAfter(record.targetPath, SETTLED_MILLIS)
+      }
       return
     }
     const isThere = change._tag === "Applied"

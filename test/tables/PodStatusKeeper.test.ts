@@ -2,10 +2,11 @@
  * Pod statuses that others have written or deleted, on a whole node: each volume keeps one that is true of it.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Deferred, Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { objectAt } from "../../layers/fake/KubernetesObject.ts"
 import { MemoryKubernetes } from "../../layers/fake/MemoryKubernetes.ts"
+import { KubernetesApiFailed } from "../../schemas/errors/KubernetesApiFailed.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import * as Node from "../support/FakeNode.ts"
@@ -39,7 +40,9 @@ const writes = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
   )
 )
 
-const onNode = <A, E, R>(body: Effect.Effect<A, E, R>) =>
+type Api = KubernetesApi["Service"]
+
+const onNode = <A, E, R>(body: Effect.Effect<A, E, R>, between: (api: Api) => Api = (api) => api) =>
   Effect.gen(function* () {
     yield* Node.syncing
     yield* Node.putClass({ provider: "vault", parameters: { roleName: "r" } })
@@ -48,7 +51,15 @@ const onNode = <A, E, R>(body: Effect.Effect<A, E, R>) =>
     yield* publish(request, NEVER)
     yield* later(1)
     return yield* body
-  }).pipe(Effect.scoped, Effect.provide(Node.driverLayer(Node.script()).pipe(Layer.provideMerge(Node.worldLayer))))
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(
+      Node.driverLayer(Node.script()).pipe(
+        Layer.provideMerge(Layer.effect(KubernetesApi, Effect.map(KubernetesApi, between))),
+        Layer.provideMerge(Node.worldLayer)
+      )
+    )
+  )
 
 describe("a pod status of a published volume (S13)", () => {
   it.effect.each([
@@ -123,4 +134,36 @@ describe("a pod status of a published volume (S13)", () => {
       })
     )
   )
+
+  it.effect("that came and went while a watch was silent, and is in no list after that, is made again", () => {
+    const isOver = Deferred.makeUnsafe<void>()
+    const gone = new KubernetesApiFailed({
+      method: "GET",
+      path: PATH,
+      status: 410,
+      reason: "Expired",
+      detail: "too old"
+    })
+    const silent = Stream.fromEffect(Effect.andThen(Deferred.await(isOver), Effect.fail(gone)))
+    return onNode(
+      Effect.gen(function* () {
+        yield* later(5)
+        const before = yield* statuses
+        assert.strictEqual(before.length, 1)
+        yield* remove(PATH)
+        yield* later(60)
+        assert.deepStrictEqual(yield* statuses, [])
+        yield* Deferred.succeed(isOver, undefined)
+        yield* later(10)
+        assert.deepStrictEqual(yield* statuses, before)
+      }),
+      (api) => ({
+        ...api,
+        watch: (request, idleMillis) =>
+          request.path.includes("secretproviderclasspodstatuses") && !Deferred.isDoneUnsafe(isOver)
+            ? silent
+            : api.watch(request, idleMillis)
+      })
+    )
+  })
 })

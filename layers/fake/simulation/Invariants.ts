@@ -221,8 +221,8 @@ export const podStatusNamesItsVolume = invariant(
     if (status === undefined) {
       return mustBeThere ? `${volume.targetPath} is published and no pod status names it` : undefined
     }
-    // One of its own name may be there from before a downgrade, and goes with its pod.
-    if (other !== undefined && !volume.wasUpstreams)
+    // One of its own name may be there from before a downgrade, or from a request that was given up; it goes with its pod.
+    if (other !== undefined && !volume.wasUpstreams && !volume.wasRecordedLate)
       return `${status.name} and ${other.name} both name ${volume.targetPath}`
     const { className, mounted, name, ownerUids, podName } = status
     const says = `${name} says pod ${podName} (owner ${ownerUids.join(", ")}), class ${className}, mounted ${mounted}`

@@ -47,6 +47,8 @@ export interface SimulatedVolume {
   generationSeen: number
   /** Upstream's release has recorded it, under the name that it might share with another volume of its pod. */
   wasUpstreams: boolean
+  /** A request to record it took effect after it was given up: it may have two pod statuses. */
+  wasRecordedLate: boolean
   /** How often the target path had been mounted on when it was published. */
   mountsMade: number
   /** The kubelet has it among those that are mounted, or may be: it takes only such a volume away. */
@@ -87,6 +89,7 @@ export const volumeOf = (
   recorded: false,
   generationSeen: 0,
   wasUpstreams: false,
+  wasRecordedLate: false,
   mountsMade: 0,
   isHeld: false,
   mayChange

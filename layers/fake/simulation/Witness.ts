@@ -400,6 +400,11 @@ export class Witness {
           return Effect.tap(api.request(request), () =>
             Effect.sync(() => {
               if (before !== undefined && isObject(body)) this.checkReplaced(before, podStatusOf(body))
+              // By now the volume may have another one, under the name that was taken then.
+              if (method === "POST" && this.world.faults.api.isOverdue(request) && isObject(body)) {
+                const volume = this.world.volumes.get(podStatusOf(body).targetPath)
+                if (volume !== undefined) volume.wasRecordedLate = true
+              }
             })
           )
         })
