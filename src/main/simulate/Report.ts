@@ -77,13 +77,16 @@ export const chainOf = (events: ReadonlyArray<TimelineEvent>): ReadonlyArray<num
   const own: Array<number> = []
   const faults: Array<number> = []
   const lives: Array<number> = []
-  for (let index = last - 1; index >= 0 && own.length < CHAIN_MAX; index--) {
+  const isShort = () => own.length < CHAIN_MAX || lives.length < CHAIN_LIVES_MAX
+  for (let index = last - 1; index >= 0 && isShort(); index--) {
     const event = events[index]
     if (event === undefined) continue
+    // The lives in which it happened may have begun long before the story.
+    if (own.length >= CHAIN_MAX && (event.kind !== "state" || !PROCESS.test(event.lane))) continue
     // Calls that look at files and mounts and go well say little, and there are many.
     const isDull = event.kind === "call" && event.outcome === "" && DULL.test(event.what)
     const isOwn = lanes.has(event.lane) && event.kind !== "call"
-    if (isOwn || (!isDull && names(event.what, subjects))) own.push(index)
+    if (own.length < CHAIN_MAX && (isOwn || (!isDull && names(event.what, subjects)))) own.push(index)
     else if (event.kind === "fault" && faults.length < CHAIN_FAULTS_MAX) faults.push(index)
     else if (event.kind === "state" && PROCESS.test(event.lane) && lives.length < CHAIN_LIVES_MAX) lives.push(index)
   }
