@@ -1,5 +1,7 @@
 /** What the operator keeps as it has to be: its objects against everybody's hands, and what a cluster-wide setting says. */
+
 import { type RequestOptions, request } from "node:https"
+import { setTimeout as sleep } from "node:timers/promises"
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { driverReady, operatorReports } from "../support/Driver.ts"
 import { apply, at, conditionOf, find, get, kubectl, list, remove, textAt, until } from "../support/Kubectl.ts"
@@ -139,7 +141,7 @@ describe("operand", () => {
     const before = contentOf(await get(...policy))
     const edit = JSON.stringify(EDITS["networkpolicy"])
     await kubectl(["patch", ...policy.slice(0, 2), "--namespace", NAMESPACE, "--type=merge", `--patch=${edit}`])
-    await new Promise((resolve) => setTimeout(resolve, 5_000))
+    await sleep(5_000)
     assert.notDeepEqual(contentOf(await get(...policy)), before)
     await apply(clusterCsiDriver(spec))
     await isPutBack(...policy, before)

@@ -1,4 +1,5 @@
 /** New content without a new pod: by the interval, and when somebody asks for it. */
+import { setTimeout as sleep } from "node:timers/promises"
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { driverReady, intervalOf } from "../support/Driver.ts"
 import { apply, at, eventThat, exec, find, get, kubectl, list, podReady, textAt, until } from "../support/Kubectl.ts"
@@ -70,7 +71,7 @@ describe("rotation", () => {
     await apply(clusterCsiDriver(secretsStore(600)))
     await driverReady((_, daemonSet) => intervalOf(daemonSet) === "10m")
     await provider.set("/rotation", { rotated: "true" })
-    await new Promise((resolve) => setTimeout(resolve, 3 * ROTATION_SECONDS * 1_000))
+    await sleep(3 * ROTATION_SECONDS * 1_000)
     assert.strictEqual(await read("app"), "secret", "nobody asked, and the interval is not over")
     const since = performance.now()
     await kubectl(["annotate", "pod", "--namespace", "rotation", "app", "secrets-store.csi.k8s.io/force-refresh=now"])
