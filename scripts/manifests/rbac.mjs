@@ -5,7 +5,8 @@
 import { DRIVER, NODE_ACCOUNT, NODE_APP, OPERATOR, SECRET_SYNC } from "./place.mjs"
 
 const READ = ["get", "list", "watch"]
-const CHANGE = ["update", "patch", "delete"]
+/** What is kept is replaced with the version that was read, never patched. */
+const CHANGE = ["update", "delete"]
 
 const rule = (apiGroup, resources, verbs, resourceNames = []) => ({
   apiGroups: [apiGroup],
@@ -24,10 +25,11 @@ const kept = (apiGroup, resource, ...names) => [
 ]
 
 export const CLUSTER_RULES = [
-  // What it is told, and what it answers.
-  rule("operator.openshift.io", ["clustercsidrivers"], [...READ, "update", "patch"], [DRIVER]),
-  rule("operator.openshift.io", ["clustercsidrivers/status"], ["get", "update", "patch"], [DRIVER]),
-  rule("config.openshift.io", ["infrastructures", "proxies", "apiservers"], READ, ["cluster"]),
+  // What it is told, and what it answers: a finalizer and a status, both patched.
+  rule("operator.openshift.io", ["clustercsidrivers"], [...READ, "patch"], [DRIVER]),
+  rule("operator.openshift.io", ["clustercsidrivers/status"], ["patch"], [DRIVER]),
+  rule("config.openshift.io", ["apiservers"], READ, ["cluster"]),
+  rule("config.openshift.io", ["infrastructures", "proxies"], ["get"], ["cluster"]),
   // The operand's objects that are in no namespace.
   ...kept("storage.k8s.io", "csidrivers", DRIVER),
   ...kept(RBAC, "clusterroles", "secretproviderclasses-role", "secrets-store-privileged-role"),
@@ -35,18 +37,13 @@ export const CLUSTER_RULES = [
   // Sync: a binding in each namespace whose SecretProviderClasses ask for it, found again by its label. Of the role that
   // is bound the operator itself holds nothing.
   rule(RBAC, ["clusterroles"], ["bind"], [SECRET_SYNC]),
-  rule(RBAC, ["rolebindings"], ["get", ...CHANGE], [SECRET_SYNC]),
+  rule(RBAC, ["rolebindings"], CHANGE, [SECRET_SYNC]),
   rule(RBAC, ["rolebindings"], ["create", "list", "watch"]),
   // Handed on to the node driver; classes, pods and pod statuses are also looked at before the driver is removed.
   rule("", ["events"], ["create", "patch"]),
   rule("", ["pods"], READ),
   rule(SECRETS_STORE, ["secretproviderclasses"], READ),
-  rule(
-    SECRETS_STORE,
-    ["secretproviderclasspodstatuses"],
-    ["create", "delete", "get", "list", "patch", "update", "watch"]
-  ),
-  rule(SECRETS_STORE, ["secretproviderclasspodstatuses/status"], ["get", "patch", "update"]),
+  rule(SECRETS_STORE, ["secretproviderclasspodstatuses"], ["create", "get", "list", "update", "watch"]),
   rule("security.openshift.io", ["securitycontextconstraints"], ["use"], ["privileged"]),
   // Who asks for metrics, and may they.
   rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
@@ -64,8 +61,8 @@ export const NAMESPACE_RULES = [
     ...["sscsi-default-deny-operand", "sscsi-allow-ingress-to-metrics-operand"],
     "sscsi-allow-egress-to-api-server-operand"
   ),
-  // Whose Events these are: Pod, ReplicaSet, Deployment.
-  rule("apps", ["replicasets", "deployments"], ["get"]),
+  // Whose Events these are: the ReplicaSet of the Pod names its Deployment.
+  rule("apps", ["replicasets"], ["get"]),
   rule("coordination.k8s.io", ["leases"], ["get", "update"], [`${OPERATOR}-lock`]),
   rule("coordination.k8s.io", ["leases"], ["create"])
 ]
@@ -75,7 +72,7 @@ export const FOREIGN_RULES = [
   {
     namespace: "kube-system",
     why: "who signs client certificates",
-    rules: [rule("", ["configmaps"], READ, ["extension-apiserver-authentication"])]
+    rules: [rule("", ["configmaps"], ["get"], ["extension-apiserver-authentication"])]
   },
   {
     namespace: "default",

@@ -166,7 +166,7 @@ describe.skipIf(kubeconfig === "")(
             const within = [
               "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
               "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
-              ...["deployments", "replicasets"].map((plural) => `${apps}/${plural}/${OPERATOR_NAME}`),
+              `${apps}/replicasets/${OPERATOR_NAME}`,
               ...["infrastructures", "proxies", "apiservers"].map((it) => `/apis/config.openshift.io/v1/${it}/cluster`)
             ]
             for (const path of within) assert.notStrictEqual(yield* Effect.provide(statusOf(path), own), 403, path)

@@ -754,7 +754,7 @@ describe.skipIf(kubeconfig === "")(
       },
       {
         name: "right that the driver's role gives",
-        isTaken: (rule: JsonObject) => listAt(rule, "resources").includes("secretproviderclasspodstatuses/status")
+        isTaken: (rule: JsonObject) => listAt(rule, "resources").includes("secretproviderclasspodstatuses")
       }
     ])(
       "7.3: without a $name it is Degraded, and says why in the API server's words; with it, it goes on",

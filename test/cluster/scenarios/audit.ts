@@ -4,17 +4,7 @@ import { join } from "node:path"
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { parse } from "yaml"
 import { type Json, textAt } from "../support/Kubectl.ts"
-import {
-  asset,
-  DRIVER,
-  manifests,
-  NAMESPACE,
-  NODE_ACCOUNT,
-  OPERAND,
-  OPERATOR,
-  PRIVILEGED,
-  SECRET_SYNC
-} from "../support/Objects.ts"
+import { asset, DRIVER, manifests, NAMESPACE, NODE_ACCOUNT, OPERATOR, SECRET_SYNC } from "../support/Objects.ts"
 import { report } from "../support/Report.ts"
 import {
   type AuditedRequest,
@@ -26,17 +16,6 @@ import {
   rulesOf,
   show
 } from "../support/Rights.ts"
-
-/** Of the kinds of the operand, with their groups. */
-const RESOURCES: Readonly<Record<string, string>> = {
-  clusterrole: "clusterroles.rbac.authorization.k8s.io",
-  clusterrolebinding: "clusterrolebindings.rbac.authorization.k8s.io",
-  configmap: "configmaps",
-  csidriver: "csidrivers.storage.k8s.io",
-  daemonset: "daemonsets.apps",
-  networkpolicy: "networkpolicies.networking.k8s.io",
-  serviceaccount: "serviceaccounts"
-}
 
 const keptFor = (why: string, ...grants: ReadonlyArray<string>): ReadonlyArray<Kept> =>
   grants.map((grant) => ({ grant, why }))
@@ -67,39 +46,6 @@ const KEPT_FOR_OPERATOR = [
   )
 ]
 
-const CLASS_GROUP = "secrets-store.csi.x-k8s.io"
-const named = (verbs: ReadonlyArray<string>, resource: string, ...names: ReadonlyArray<string>) =>
-  verbs.flatMap((verb) => names.map((name) => `${verb} ${resource} ${name}`))
-
-// Rights that no path in the sources asks for. They can be taken out of the roles, and then out of here.
-
-const SUPERFLUOUS_OF_DRIVER = keptFor(
-  "upstream's role has it, and neither upstream's driver nor ours asks for it",
-  `get csidrivers.storage.k8s.io ${DRIVER}`,
-  ...["delete", "patch"].map((verb) => `${verb} secretproviderclasspodstatuses.${CLASS_GROUP}`),
-  ...["get", "patch", "update"].map((verb) => `${verb} secretproviderclasspodstatuses/status.${CLASS_GROUP}`)
-)
-const SUPERFLUOUS_OF_OPERATOR = [
-  ...keptFor(
-    "finalizer and status are patched",
-    ...named(["update"], "clustercsidrivers.operator.openshift.io", DRIVER),
-    ...named(["get", "update"], "clustercsidrivers/status.operator.openshift.io", DRIVER)
-  ),
-  ...keptFor(
-    "read at the start, or at every reconcile, and not followed",
-    ...named(["list", "watch"], "infrastructures.config.openshift.io", "cluster"),
-    ...named(["list", "watch"], "proxies.config.openshift.io", "cluster"),
-    ...named(["list", "watch"], "configmaps", "extension-apiserver-authentication")
-  ),
-  ...keptFor(
-    "objects of the operand are replaced, with the version that was read",
-    ...[...OPERAND, ...PRIVILEGED].flatMap(([kind, name]) => named(["patch"], RESOURCES[kind] ?? kind, name)),
-    ...named(["patch"], "rolebindings.rbac.authorization.k8s.io", SECRET_SYNC)
-  ),
-  ...keptFor("they are listed", ...named(["get"], "rolebindings.rbac.authorization.k8s.io", SECRET_SYNC)),
-  ...keptFor("the ReplicaSet names its Deployment", "get deployments.apps")
-]
-
 const grantsOfObject = (object: unknown): ReadonlyArray<Grant> => grantsOf(rulesOf(object).rules)
 const roles = manifests("deploy/operator.yaml").filter((object: Json) =>
   ["ClusterRole", "Role"].includes(textAt(object, "kind"))
@@ -126,16 +72,13 @@ describe("rights", () => {
   it("the driver used every right that it has, and asked for no other", () => {
     const made = requestsBy(requests, NODE_ACCOUNT)
     report("API requests of the driver in all", String(made.length))
-    assert.deepStrictEqual(
-      compare([...driverRole, ...rolesNamed(SECRET_SYNC)], made, [...KEPT_FOR_DRIVER, ...SUPERFLUOUS_OF_DRIVER]),
-      NOTHING
-    )
+    assert.deepStrictEqual(compare([...driverRole, ...rolesNamed(SECRET_SYNC)], made, KEPT_FOR_DRIVER), NOTHING)
   })
 
   it("so did the operator; what else it has it hands on", () => {
     const made = requestsBy(requests, OPERATOR)
     report("API requests of the operator in all", String(made.length))
     const needed = rolesNamed(OPERATOR).filter((grant) => !handedOn.has(show(grant)))
-    assert.deepStrictEqual(compare(needed, made, [...KEPT_FOR_OPERATOR, ...SUPERFLUOUS_OF_OPERATOR]), NOTHING)
+    assert.deepStrictEqual(compare(needed, made, KEPT_FOR_OPERATOR), NOTHING)
   })
 })
