@@ -246,6 +246,10 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
       }
     })
 
+    const noPatience = ({ faults }: SimulatedNode.SimulatedNode) =>
+      faults.whenDiskHangs((targetPath) => pods.deletePodOf(targetPath))
+    for (const node of nodes) noPatience(node)
+
     const operatorFaults = new OperatorFaults(plans.operators, chance, history)
     const administrator = new Administrator({
       ...{ control, clock, chance },
@@ -374,6 +378,7 @@ const program = (options: ClusterSimulationOptions, notes: Notes, { history, ref
     const scope = yield* Effect.scope
     const addNode = Effect.gen(function* () {
       const node = yield* makeNode
+      noPatience(node)
       history.note(`${node.name} comes`, PEOPLE_LANE)
       nodes.push(node)
       yield* Effect.forkIn(Effect.forever(read(node)), scope)

@@ -269,6 +269,7 @@ const program = (
       ...{ api, chance, faults, history, kubelet, podObjects, volumes },
       nodeName: NODE_NAME
     })
+    faults.whenDiskHangs((targetPath) => pods.deletePodOf(targetPath))
     const current = () => [...volumes.values()]
 
     // ---- what goes on

@@ -301,6 +301,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     ],
     breaks: [
       "S4 unpublishedStaysGone",
+      "S4 unpublishedIsLeftAlone",
       "S4 unpublishLeavesNothing",
       "S12 writesStayInside",
       "S1 failedPublishLeavesNoMount"
@@ -751,10 +752,13 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     changes: [
       { file: "src/reconciler/Reflector.ts", from: "    if (failure.isGone) state.version = undefined\n", to: "" }
     ],
-    breaks: ["L3 askedForArrives", "L4 secretFollows", "L5 nothingIsLeft"],
+    breaks: [
+      ...["S9 usedSecretStays", "S9 usersOwnTheirSecret", "S13 podStatusNamesItsVolume"],
+      ...["L3 askedForArrives", "L4 secretFollows", "L5 nothingIsLeft"]
+    ],
     scenario: "node",
     hours: 0.3,
-    seed: 8
+    seed: 23
   },
   {
     name: "a reconcile that fails is not tried again",

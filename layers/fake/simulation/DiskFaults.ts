@@ -76,6 +76,8 @@ export class DiskFaults {
   breaksFile = false
   /** The next mount that is to be unmounted stays busy until this is false again. */
   keepsMountBusy = false
+  /** Told of the path at which the driver is held up for long. */
+  onHang: (path: string) => void = () => {}
   private brokenFile: string | undefined
   private busyMount: string | undefined
   private mountFaultsSoFar = 0
@@ -159,8 +161,9 @@ export class DiskFaults {
         const lasting = errno?.()
         if (lasting !== undefined) return fails(lasting)
         if (striker.strikes("FileSystem slow", rates.diskSlowRate)) {
-          const longest = chance.happens(HANG_SHARE) ? HANGS_MILLIS_MAX : SLOW_MILLIS_MAX
-          return Effect.delay(effect, chance.between(0, longest))
+          const hangs = chance.happens(HANG_SHARE)
+          if (hangs) this.onHang(path)
+          return Effect.delay(effect, chance.between(0, hangs ? HANGS_MILLIS_MAX : SLOW_MILLIS_MAX))
         }
         if (!striker.active || !chance.happens(rates.diskFailRate)) return effect
         return fails(chance.oneOf(["EIO", "ENOMEM"]))

@@ -91,6 +91,7 @@ const KUBELET: ReadonlyArray<FaultEntry> = [
   entry("15-18", "two calls for a volume at once", "publish twice"),
   entry("15-18", "a publish after the unpublish", "publish after unpublish"),
   entry("15-18", "an unpublish after the unpublish", "unpublish twice"),
+  entry("15-18", "an unpublish while the driver is at work on the volume", "unpublish at work"),
   entry("15-18", "no kubelet for a while, and then all volumes at once", "kubelet restart")
 ]
 

@@ -14,6 +14,7 @@ import type { Striker } from "./Striker.ts"
 import { drawTimeRates, type TimeRates } from "./TimeFaults.ts"
 import { drawTokenRates, type TokenRates } from "./Tokens.ts"
 import { drawVersionRates, type VersionRates } from "./VersionFaults.ts"
+import { targetPathIn } from "./Volume.ts"
 
 /** Rates are chances per call; intervals are means, and 0 is never. */
 export type FaultPlan = ApiRates &
@@ -75,6 +76,8 @@ export const drawPlan = (chance: Chance): FaultPlan => ({
 export const adjustPlan = (drawn: FaultPlan, change: RunOptions["rates"]): FaultPlan =>
   change === undefined ? drawn : { ...drawn, ...change(drawn) }
 
+/** How often somebody deletes a pod because it hangs. */
+const IMPATIENCE = 0.3
 /** What goes wrong, all in one place; what comes of it is in the lanes of those who meet it. */
 const FAULTS_LANE = "faults"
 
@@ -109,6 +112,14 @@ export class Faults implements Striker {
     if (!this.active || !this.chance.happens(rate)) return false
     this.note(site)
     return true
+  }
+
+  /** Somebody has no patience with a pod whose disk hangs. */
+  whenDiskHangs(deletePodOf: (targetPath: string) => void): void {
+    this.disk.onHang = (path) => {
+      const targetPath = targetPathIn(path)
+      if (targetPath !== undefined && this.strikes("unpublish at work", IMPATIENCE)) deletePodOf(targetPath)
+    }
   }
 
   kubernetes(api: KubernetesApi["Service"], neighbours: Neighbours): KubernetesApi["Service"] {

@@ -173,6 +173,14 @@ export const unpublishedStaysGone = invariant(
   }
 )
 
+/** S4: the target path may be a directory on the node's disk by now, or be gone; nobody asked for anything in it. */
+export const unpublishedIsLeftAlone = invariant(
+  "S4",
+  "unpublishedIsLeftAlone",
+  ({ figure, path, volume }: { readonly figure: string; readonly path: string; readonly volume: SimulatedVolume }) =>
+    volume.isUnpublished ? `${figure} at ${path} after ${volume.targetPath} was answered to be unpublished` : undefined
+)
+
 /** S4: a pod must be able to end while the API server or its provider does not work, or the node cannot be drained. */
 export const unpublishNeedsNobody = invariant(
   "S4",

@@ -285,6 +285,7 @@ export class Kubelet {
     const found = witness.look(volume)
     const before = { life: lives.number(), mounts: found.mounts, faults: faults.disk.mountFaults }
     const answered = this.asks("publish", volume)
+    volume.isUnpublished = false
     const isHasty = faults.active && chance.happens(faults.plan.cancelRate)
     const deadlineMillis = now + (isHasty && chance.happens(0.5) ? chance.between(1, 10_000) : CALL_MILLIS)
     const call = lives.call("NodePublishVolume", this.request(volume, now), { deadlineMillis }).pipe(
@@ -395,6 +396,7 @@ export class Kubelet {
     if (code !== "OK") return false
     referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
     volume.state = "Gone"
+    volume.isUnpublished = true
     this.it.history.state(laneOf(volume), "")
     return true
   })

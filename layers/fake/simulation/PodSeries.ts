@@ -38,6 +38,8 @@ export class PodSeries {
   private readonly it: PodSeriesOptions
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
+  /** Of pods that somebody deletes before their time, by a volume's target path. */
+  private readonly deletions = new Map<string, Deferred.Deferred<void>>()
   /** By template. */
   private readonly renewals = new Map<PodTemplate, number>()
 
@@ -58,6 +60,12 @@ export class PodSeries {
 
   private renewalsOf(template: PodTemplate): number {
     return this.renewals.get(template) ?? 0
+  }
+
+  /** Somebody deletes the pod of a volume. */
+  deletePodOf(targetPath: string): void {
+    const deletion = this.deletions.get(targetPath)
+    if (deletion !== undefined) Deferred.doneUnsafe(deletion, Effect.void)
   }
 
   /** All pods go. */
@@ -139,8 +147,10 @@ export class PodSeries {
         const own = template.volumes.map((volume) =>
           volumeOf(pod, volume, nowMillis - volume.class.askedMillis < WISH_MILLIS_MAX)
         )
+        const deletion = Deferred.makeUnsafe<void>()
         for (const volume of own) {
           volumes.set(volume.targetPath, volume)
+          this.deletions.set(volume.targetPath, deletion)
           history.state(
             laneOf(volume),
             `to be published, of ${sourceOf(volume.class)}${volume.isPinned ? ", frozen" : ""}, at ${volume.targetPath}`
@@ -153,13 +163,18 @@ export class PodSeries {
         let isEnding = false
         const isWanted = Effect.map(Clock.currentTimeMillis, (now) => {
           isEnding ||= this.stage === "Ending" || isToBeRenewed() || (this.stage === "Chaos" && now >= untilMillis)
+          isEnding ||= Deferred.isDoneUnsafe(deletion)
           return !isEnding
         })
         const isForced = faults.active && chance.happens(faults.plan.forceDeleteRate)
         const podObjectGone = isForced ? this.deletePod(uid, template) : Effect.void
-        yield* kubelet.runPod(own, { isWanted, leaving: Deferred.await(this.ending), podObjectGone })
+        const leaving = Effect.raceFirst(Deferred.await(this.ending), Deferred.await(deletion))
+        yield* kubelet.runPod(own, { isWanted, leaving, podObjectGone })
         yield* this.deletePod(uid, template)
-        for (const { targetPath } of own) volumes.delete(targetPath)
+        for (const { targetPath } of own) {
+          volumes.delete(targetPath)
+          this.deletions.delete(targetPath)
+        }
         yield* Effect.timeoutOption(
           Deferred.await(this.ending),
           chance.between(0, this.stage === "Chaos" ? 30_000 : 2_000)

@@ -49,6 +49,8 @@ export interface SimulatedVolume {
   wasUpstreams: boolean
   /** A request to record it took effect after it was given up: it may have two pod statuses. */
   wasRecordedLate: boolean
+  /** The driver has answered OK to unpublishing it, and was not asked to publish it since. */
+  isUnpublished: boolean
   /** How often the target path had been mounted on when it was published. */
   mountsMade: number
   /** The kubelet has it among those that are mounted, or may be: it takes only such a volume away. */
@@ -90,6 +92,7 @@ export const volumeOf = (
   generationSeen: 0,
   wasUpstreams: false,
   wasRecordedLate: false,
+  isUnpublished: false,
   mountsMade: 0,
   isHeld: false,
   mayChange

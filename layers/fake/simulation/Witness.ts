@@ -325,25 +325,32 @@ export class Witness {
   // ---- ports
 
   /** Counts a call that changes something, and looks at what it was about when it has ended, well or not. */
-  private readonly changing = <A, E>(figure: string, effect: Effect.Effect<A, E>, after: () => void) =>
+  private readonly changing = <A, E>(figure: string, effect: Effect.Effect<A, E>, after: () => void, adds?: string) =>
     Effect.suspend(() => {
       this.world.history.count(figure)
+      if (adds !== undefined) this.checkAttempt(figure, adds)
       return Effect.ensuring(effect, Effect.sync(after))
     })
 
+  /** Also what fails counts: whoever is still at work on the volume is only lucky. */
+  private checkAttempt(figure: string, path: string): void {
+    const volume = this.world.volumes.get(targetPathIn(path) ?? "")
+    if (volume !== undefined) this.world.referee.check(Invariants.unpublishedIsLeftAlone, { figure, path, volume })
+  }
+
   fileSystem(files: FileSystem.FileSystem): FileSystem.FileSystem {
-    const changing = <A, E>(path: string, effect: Effect.Effect<A, E>) =>
-      this.changing("file writes", effect, () => this.checkPath(path))
+    const adding = <A, E>(path: string, effect: Effect.Effect<A, E>) =>
+      this.changing("file writes", effect, () => this.checkPath(path), path)
     return FileSystem.make({
       ...files,
-      chmod: (path, mode) => changing(path, files.chmod(path, mode)),
-      chown: (path, uid, gid) => changing(path, files.chown(path, uid, gid)),
-      makeDirectory: (path, options) => changing(path, files.makeDirectory(path, options)),
-      remove: (path, options) => changing(path, files.remove(path, options)),
-      rename: (from, to) => changing(to, files.rename(from, to)),
-      symlink: (target, path) => changing(path, files.symlink(target, path)),
+      chmod: (path, mode) => adding(path, files.chmod(path, mode)),
+      chown: (path, uid, gid) => adding(path, files.chown(path, uid, gid)),
+      makeDirectory: (path, options) => adding(path, files.makeDirectory(path, options)),
+      remove: (path, options) => this.changing("file writes", files.remove(path, options), () => this.checkPath(path)),
+      rename: (from, to) => adding(to, files.rename(from, to)),
+      symlink: (target, path) => adding(path, files.symlink(target, path)),
       writeFile: (path, data, options) =>
-        changing(path, files.writeFile(path, data, options)).pipe(
+        adding(path, files.writeFile(path, data, options)).pipe(
           // One that failed wrote nothing: its volume may have been taken away while it was on its way.
           Effect.tap(() => Effect.sync(() => this.checkWrite(path, data, options?.mode ?? 0o666)))
         )
@@ -351,18 +358,20 @@ export class Witness {
   }
 
   mounter(mounter: Mounter["Service"]): Mounter["Service"] {
-    const changing = <A, E>(path: string, effect: Effect.Effect<A, E>) =>
-      this.changing("mount calls", effect, () => {
+    const changing = <A, E>(path: string, effect: Effect.Effect<A, E>, adds?: string) => {
+      const after = () => {
         this.checkPath(path)
         this.checkMounts()
-      })
+      }
+      return this.changing("mount calls", effect, after, adds)
+    }
     return Mounter.of({
       ...mounter,
       mountTmpfs: (path, options) => {
         const counted = Effect.tap(mounter.mountTmpfs(path, options), () =>
           Effect.sync(() => this.made.set(path, (this.made.get(path) ?? 0) + 1))
         )
-        return changing(path, counted)
+        return changing(path, counted, path)
       },
       unmount: (path) => changing(path, mounter.unmount(path))
     })

@@ -166,6 +166,13 @@ export class Workloads {
     if (all.length > 0) this.dismiss(this.it.chance.oneOf(all), isForced)
   }
 
+  /** Somebody deletes the pod of a volume. */
+  deletePodOf(targetPath: string): void {
+    for (const instance of this.instances) {
+      if (instance.volumes.some((volume) => volume.targetPath === targetPath)) this.dismiss(instance, false)
+    }
+  }
+
   /** Every pod leaves the node, except those of DaemonSets. */
   evict(node: SimulatedNode): void {
     for (const instance of this.instances) {
