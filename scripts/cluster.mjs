@@ -21,6 +21,7 @@ import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { rolldown } from "rolldown"
+import { leftovers, present } from "./cluster/leftovers.mjs"
 import { cache, kubernetesPrograms } from "./kubernetes/binaries.mjs"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
@@ -151,6 +152,37 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   })
 }
 
+/** @returns the code to end with */
+const runIn = async (directory, programs) => {
+  const [asked, answered] = [join(directory, "images.json"), join(directory, "built.json")]
+  writeFileSync(asked, JSON.stringify({ root, directory, programs: await bundlePrograms(directory) }))
+  const building = [process.execPath, join(root, "scripts/cluster/images.mjs"), asked, answered]
+  if ((await spawned(["mount", "pid"], building)) !== 0) return 1
+  const built = JSON.parse(readFileSync(answered, "utf8"))
+  if (built.problem !== undefined) {
+    say(built.problem)
+    return 1
+  }
+  say(`programs and images are there after ${seconds()} s`)
+  const settings = join(directory, "settings.json")
+  writeFileSync(settings, JSON.stringify({ directory, programs, images: built.images, root }))
+  const code = await spawned(
+    ["mount", "net", "pid", "uts", "ipc"],
+    // A shell as the first process: it takes in the processes that containerd leaves.
+    ["sh", "-c", '"$@"; exit $?', "sh"].concat(
+      [process.execPath, join(root, "scripts/cluster/node.mjs"), settings],
+      process.argv.slice(2)
+    )
+  )
+  if (code !== 0 && existsSync(join(directory, "log"))) {
+    const kept = join(cache, "cluster-logs")
+    rmSync(kept, { recursive: true, force: true })
+    cpSync(join(directory, "log"), kept, { recursive: true })
+    say(`what the node's programs said is in ${kept}`)
+  }
+  return code
+}
+
 const main = async () => {
   const { directory: programs, problem } = kubernetesPrograms(say)
   if (problem !== undefined) {
@@ -166,41 +198,24 @@ const main = async () => {
     say(`there is a kubelet on this machine already: ${podCgroups().join(", ")}`)
     return 1
   }
+  const look = () => present({ cgroups: podCgroups(), prefix: PREFIX, words: [PREFIX, programs] })
+  const before = look()
   const directory = mkdtempSync(join(tmpdir(), PREFIX))
   let code = 1
   try {
-    const [asked, answered] = [join(directory, "images.json"), join(directory, "built.json")]
-    writeFileSync(asked, JSON.stringify({ root, directory, programs: await bundlePrograms(directory) }))
-    const building = [process.execPath, join(root, "scripts/cluster/images.mjs"), asked, answered]
-    const failed = (await spawned(["mount", "pid"], building)) !== 0
-    if (interrupted) return 130
-    if (failed) return 1
-    const built = JSON.parse(readFileSync(answered, "utf8"))
-    if (built.problem !== undefined) {
-      say(built.problem)
-      return 1
-    }
-    say(`programs and images are there after ${seconds()} s`)
-    const settings = join(directory, "settings.json")
-    writeFileSync(settings, JSON.stringify({ directory, programs, images: built.images, root }))
-    code = await spawned(
-      ["mount", "net", "pid", "uts", "ipc"],
-      // A shell as the first process: it takes in the processes that containerd leaves.
-      ["sh", "-c", '"$@"; exit $?', "sh"].concat(
-        [process.execPath, join(root, "scripts/cluster/node.mjs"), settings],
-        process.argv.slice(2)
-      )
-    )
-    if (code !== 0 && existsSync(join(directory, "log"))) {
-      const kept = join(cache, "cluster-logs")
-      rmSync(kept, { recursive: true, force: true })
-      cpSync(join(directory, "log"), kept, { recursive: true })
-      say(`what the node's programs said is in ${kept}`)
-    }
+    code = await runIn(directory, programs)
   } finally {
     removeCgroups()
     rmSync(directory, { recursive: true, force: true })
   }
+  let left = leftovers(before, look())
+  // The last processes of a namespace may still be ending.
+  for (let attempt = 0; attempt < 50 && left.length > 0; attempt++) {
+    spawnSync("sleep", ["0.1"])
+    left = leftovers(before, look())
+  }
+  for (const line of left) say(`left behind: ${line}`)
+  if (left.length > 0) return 1
   return interrupted ? 130 : code
 }
 

@@ -1,14 +1,15 @@
 /**
  * The operator is killed between any two of its API calls, and before and after each of them takes effect. Whoever leads
- * next has to reach what an undisturbed run reaches. Every cut is made, none is sampled.
+ * next has to reach what an undisturbed run reaches. Every cut is made, none is sampled; each part is a file of its own, so
+ * that they run beside each other.
  */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { JsonObject } from "../../layers/fake/KubernetesObject.ts"
 import * as Old from "../../layers/fake/simulation/OldOperator.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
-import { tell } from "../support/DriverWorld.ts"
-import * as World from "../support/OperatorWorld.ts"
+import { tell } from "./DriverWorld.ts"
+import * as World from "./OperatorWorld.ts"
 
 const AUDIENCES = [{ audience: "sts.amazonaws.com", expirationSeconds: 3600 }, { audience: "vault" }]
 
@@ -75,7 +76,8 @@ const rotation = (type: "None" | "Custom", minimumRefreshAge?: number) => ({
   secretsStore: { secretRotation: type === "None" ? { type } : { type, custom: { minimumRefreshAge } } }
 })
 
-const FLOWS: ReadonlyArray<Flow> = [
+/** From nothing, or from what others have left, to all of it. */
+export const INSTALLATIONS: ReadonlyArray<Flow> = [
   { name: "install", act: Effect.andThen(createClass, World.createClusterCsiDriver()), end: "settled", cutsMin: 100 },
   {
     name: "install over a CSIDriver that has to be made anew, with audiences of an administrator",
@@ -89,6 +91,17 @@ const FLOWS: ReadonlyArray<Flow> = [
     end: "settled",
     cutsMin: 100
   },
+  {
+    name: "take-over from the operator of today",
+    images: World.SIDECARS,
+    prepare: Old.leaveBehind({ tokenRequests: AUDIENCES, certificates: true }),
+    act: Effect.void,
+    end: "settled",
+    cutsMin: 60
+  }
+]
+
+export const CHANGES: ReadonlyArray<Flow> = [
   {
     name: "change of rotation, log level and audiences",
     before: "installed",
@@ -106,15 +119,10 @@ const FLOWS: ReadonlyArray<Flow> = [
     act: Effect.void,
     end: "settled",
     cutsMin: 40
-  },
-  {
-    name: "take-over from the operator of today",
-    images: World.SIDECARS,
-    prepare: Old.leaveBehind({ tokenRequests: AUDIENCES, certificates: true }),
-    act: Effect.void,
-    end: "settled",
-    cutsMin: 60
-  },
+  }
+]
+
+export const REMOVALS: ReadonlyArray<Flow> = [
   {
     name: "removal by management state",
     before: "installed",
@@ -182,8 +190,9 @@ const run = (flow: Flow, cut: number) =>
     })
   )
 
-describe("an operator that is killed", () => {
-  it.each(FLOWS)("$name: at every boundary", { timeout: 600_000 }, (flow) => {
+/** Tests of these flows. */
+export const cutEverywhere = (flows: ReadonlyArray<Flow>): void => {
+  it.each(flows)("an operator that is killed: $name: at every boundary", { timeout: 600_000 }, (flow) => {
     const undisturbed = run(flow, Number.POSITIVE_INFINITY)
     assert.isFalse(undisturbed.wasCut)
     let cut = 1
@@ -195,4 +204,4 @@ describe("an operator that is killed", () => {
     tell(`${flow.name}: ${cut - 1} cuts`)
     assert.isAtLeast(cut, flow.cutsMin)
   })
-})
+}

@@ -1,0 +1,3 @@
+import { CHANGES, cutEverywhere } from "../support/OperatorCuts.ts"
+
+cutEverywhere(CHANGES)

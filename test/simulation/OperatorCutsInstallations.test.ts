@@ -1,0 +1,3 @@
+import { cutEverywhere, INSTALLATIONS } from "../support/OperatorCuts.ts"
+
+cutEverywhere(INSTALLATIONS)

@@ -1,0 +1,3 @@
+import { cutEverywhere, REMOVALS } from "../support/OperatorCuts.ts"
+
+cutEverywhere(REMOVALS)
