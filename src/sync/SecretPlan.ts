@@ -8,7 +8,8 @@
  * fetched; a node whose content is older leaves the Secret alone, also when it knows that its provider still gives it: a
  * provider may give different pods different content, and they would write it by turns. What says to have been fetched in
  * the future counts as well, as long as there is the pod that it was fetched for: its node, whose clock is ahead, would
- * write it again at once, and would find out by itself that it is old.
+ * write it again at once, and would find out by itself that it is old. Once its clock is put right, that node takes such a
+ * time back.
  *
  * @source reference/driver.md 6.4, Q1, Q2; reference/defects.md D5, D6, D8
  */
@@ -53,6 +54,8 @@ export interface Wanted {
   readonly fetchedFor: string
   /** When the live Secret says that its content was fetched counts; see `standingOf`. */
   readonly trusts: boolean
+  /** The live Secret names a time to come for content of a volume here: other nodes would believe it until then. */
+  readonly isMisdated: boolean
   /** The class asks for Secrets of others to be taken over. */
   readonly adopts: boolean
   /** Another class asks for the Secret as well, was created later, and is in use: its content counts. */
@@ -213,7 +216,7 @@ const knowsMore = (live: Secret, { className, classVersion, fetched, trusts, yie
 export type Standing =
   | { readonly _tag: "Counts" }
   /** The volume that it was fetched for is of this node, and has other content by now. */
-  | { readonly _tag: "Outdated" }
+  | { readonly _tag: "Outdated"; readonly isInFuture: boolean }
   /** In the future: the clock of the node of this pod is ahead, or ours is behind. It counts while there is the pod. */
   | { readonly _tag: "InFuture"; readonly podUid: string }
 
@@ -230,8 +233,9 @@ export const standingOf = (
   const fetched = annotations[KEYS.fetched] ?? ""
   const podUid = annotations[KEYS.fetchedFor] ?? ""
   const here = fetchedHere(podUid)
-  if (here.length > 0) return { _tag: here.includes(fetched) ? "Counts" : "Outdated" }
-  return fetched > fetchedMax ? { _tag: "InFuture", podUid } : { _tag: "Counts" }
+  const isInFuture = fetched > fetchedMax
+  if (here.length > 0) return here.includes(fetched) ? { _tag: "Counts" } : { _tag: "Outdated", isInFuture }
+  return isInFuture ? { _tag: "InFuture", podUid } : { _tag: "Counts" }
 }
 
 /**
@@ -283,10 +287,10 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
     if (note("labels", !isEmpty(newLabels))) metadata["labels"] = newLabels
     note("annotations", !isEmpty(newAnnotations))
     Object.assign(marked, newAnnotations)
-    // What only stamps say is no reason to write; with a write they are brought up to date.
-    const isOfClass = annotations[KEYS.className] === wanted.className
-    if (changes.some((change) => change !== "owners" && change !== "mark") || !isOfClass) {
-      if (!isOfClass) note("annotations", !changes.includes("annotations"))
+    // What only stamps say is seldom a reason to write; with a write they are brought up to date.
+    const isStampWrong = annotations[KEYS.className] !== wanted.className || wanted.isMisdated
+    if (changes.some((change) => change !== "owners" && change !== "mark") || isStampWrong) {
+      if (isStampWrong) note("annotations", !changes.includes("annotations"))
       Object.assign(marked, stamps(wanted))
     }
   }

@@ -357,7 +357,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       fetched,
       fetchedFor: source.pod.metadata.uid ?? "",
       adopts: annotations[ADOPT_KEY] === "true"
-    } satisfies Omit<SecretPlan.Wanted, "yields" | "trusts">
+    } satisfies Omit<SecretPlan.Wanted, "yields" | "trusts" | "isMisdated">
   })
 
   /** Of several classes that ask for one Secret the latest, and of its volumes the one whose content is newest. */
@@ -417,7 +417,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
         const patch = SecretPlan.keep(live, { className: source.object.metadata.name ?? "", owners })
         return patch === undefined ? Effect.void : Resource.mergePatch(Resource.secretVersions, namespace, name, patch)
       })
-      const wanted = { ...made, yields, trusts }
+      const wanted = { ...made, yields, trusts, isMisdated: standing._tag === "Outdated" && standing.isInFuture }
       const decision = SecretPlan.decide(live, wanted)
       const path = Resource.pathOf(Resource.secrets, namespace)
       const written = Effect.gen(function* () {

@@ -54,6 +54,7 @@ const wantedOf = ({ fetchedMillis, content, generation, owners }: Knowledge, ado
   fetched: DateTime.formatIso(DateTime.makeUnsafe(fetchedMillis)),
   fetchedFor: "uid-of-pod",
   trusts: true,
+  isMisdated: false,
   adopts,
   yields: false
 })

@@ -32,6 +32,7 @@ const wanted: SecretPlan.Wanted = {
   fetched: MINUTE_1,
   fetchedFor: "uid-of-pod",
   trusts: true,
+  isMisdated: false,
   adopts: false,
   yields: false
 }
@@ -653,6 +654,24 @@ describe("a clock that is wrong", () => {
     assert.strictEqual(SecretPlan.decide(future, { ...ours, trusts: false })._tag, "Patch")
   })
 
+  it("a time to come of a volume here is taken back, once, though all else is as it should be", () => {
+    const annotations = { ...live.metadata.annotations, [SecretPlan.KEYS.fetched]: "9" }
+    const ours = { ...wanted, trusts: false, isMisdated: true, fetched: SecretPlan.fetchedAt(0, "1") }
+    assert.deepStrictEqual(SecretPlan.decide(liveWith({ annotations }), ours), {
+      _tag: "Patch",
+      patch: {
+        metadata: { resourceVersion: "7", annotations: { ...stamps, [SecretPlan.KEYS.fetched]: ours.fetched } }
+      },
+      changes: ["annotations"]
+    })
+    const takenBack = liveWith({ annotations: { ...annotations, [SecretPlan.KEYS.fetched]: ours.fetched } })
+    const standing = SecretPlan.standingOf(takenBack, () => [ours.fetched], "5")
+    assert.deepStrictEqual(standing, { _tag: "Counts" })
+    assert.deepStrictEqual(SecretPlan.decide(takenBack, { ...ours, trusts: true, isMisdated: false }), {
+      _tag: "Unchanged"
+    })
+  })
+
   it.each<{
     readonly name: string
     readonly noted: Readonly<Record<string, string>>
@@ -688,7 +707,13 @@ describe("a clock that is wrong", () => {
       name: "by a volume of this node, whose clock was set back before it fetched other content",
       noted: { [fetched]: "7", [fetchedFor]: "a" },
       here: { a: ["2"] },
-      expected: { _tag: "Outdated" }
+      expected: { _tag: "Outdated", isInFuture: true }
+    },
+    {
+      name: "by a volume of this node, which has fetched other content since",
+      noted: { [fetched]: "3", [fetchedFor]: "a" },
+      here: { a: ["4"] },
+      expected: { _tag: "Outdated", isInFuture: false }
     }
   ])("what the note of a Secret is worth: $name", ({ expected, here, noted }) =>
     assert.deepStrictEqual(

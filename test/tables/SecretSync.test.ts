@@ -732,6 +732,30 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
     )
   )
 
+  it.effect("L4 a note of the future that a volume here is said to have made is taken back: others believe it", () =>
+    inSync(() =>
+      Effect.gen(function* () {
+        const api = yield* KubernetesApi
+        yield* mounted(classWith(entry()), { ownerReferences: [yield* replicaSet()] })
+        const before = yield* secret
+        yield* api.request({
+          method: "PATCH",
+          path: "/api/v1/namespaces/default/secrets/synced",
+          contentType: "application/merge-patch+json",
+          body: { metadata: { annotations: { [KEYS.fetched]: "2999_01_01_00_00_00.1" } } }
+        })
+        yield* later(310)
+        const after = yield* secret
+        const annotationsOf = (object: unknown) =>
+          isObject(object) ? objectAt(objectAt(object, "metadata"), "annotations") : undefined
+        assert.isDefined(annotationsOf(before)?.[KEYS.fetched])
+        assert.deepStrictEqual(annotationsOf(after), annotationsOf(before))
+        yield* later(310)
+        assert.deepStrictEqual(yield* secret, after)
+      })
+    )
+  )
+
   it.effect("S9 an old mark is taken away by whoever sees a user, also when that is another node's", () =>
     inSync(() =>
       Effect.gen(function* () {
