@@ -202,6 +202,7 @@ export const make = (
       }),
       lose: Effect.gen(function* () {
         faults.note("node lost")
+        witness.nodeLost()
         for (const volume of own) volume.state = "Gone"
         kubelet.lose()
         yield* lives.kill

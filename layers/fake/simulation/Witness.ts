@@ -107,6 +107,7 @@ export class Witness {
   private readonly world: World
   private readonly made = new Map<string, number>()
   private readonly atOnce: <A, E>(effect: Effect.Effect<A, E>) => A
+  private isNodeLost = false
 
   constructor(world: World, context: Context.Context<never>) {
     this.world = world
@@ -312,6 +313,7 @@ export class Witness {
   }
 
   private checkWrite(path: string, data: Uint8Array, mode: number): void {
+    if (this.isNodeLost) return
     const { referee, volumes } = this.world
     const targetPath = targetPathIn(path)
     const volume = volumes.get(targetPath ?? "")
@@ -324,12 +326,22 @@ export class Witness {
 
   // ---- ports
 
+  /** The node is gone, from one instant to the next: whoever was at work there has not ended in the same one. */
+  nodeLost(): void {
+    this.isNodeLost = true
+  }
+
   /** Counts a call that changes something, and looks at what it was about when it has ended, well or not. */
   private readonly changing = <A, E>(figure: string, effect: Effect.Effect<A, E>, after: () => void, adds?: string) =>
     Effect.suspend(() => {
       this.world.history.count(figure)
       if (adds !== undefined) this.checkAttempt(figure, adds)
-      return Effect.ensuring(effect, Effect.sync(after))
+      return Effect.ensuring(
+        effect,
+        Effect.sync(() => {
+          if (!this.isNodeLost) after()
+        })
+      )
     })
 
   /** Also what fails counts: whoever is still at work on the volume is only lucky. */
