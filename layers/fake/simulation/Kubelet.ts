@@ -4,7 +4,7 @@
  *
  * @source reference/driver.md 2.6
  */
-import { Clock, Deferred, Effect, type FileSystem, Option, Redacted } from "effect"
+import { Clock, Deferred, Effect, Fiber, type FileSystem, Option, Redacted } from "effect"
 import { type NodePublishVolumeRequest, TOKENS_KEY } from "../../../schemas/Csi.ts"
 import { FORCE_REFRESH_KEY } from "../../../schemas/ForceRefresh.ts"
 import { DRIVER_NAME } from "../../../src/operator/Names.ts"
@@ -135,6 +135,8 @@ export class Kubelet {
   private readonly ending = Deferred.makeUnsafe<void>()
   private stage: Stage = "Chaos"
   private readonly lost = Deferred.makeUnsafe<void>()
+  /** Calls that nobody waits for. */
+  private readonly duplicates = new Map<Fiber.Fiber<unknown>, SimulatedVolume>()
   private process: Process = { began: Deferred.makeUnsafe(), ended: Deferred.makeUnsafe() }
   private readonly csiDriver: () => CsiDriverView | undefined
 
@@ -296,7 +298,9 @@ export class Kubelet {
     if (isDuplicate) {
       faults.note("publish twice")
       // Its answer is nobody's business: the volume is published or not.
-      yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
+      const again = yield* Effect.forkChild(Effect.andThen(Effect.sleep(chance.between(0, 100)), call))
+      this.duplicates.set(again, volume)
+      again.addObserver(() => this.duplicates.delete(again))
     }
     const patienceMillis = isHasty ? chance.between(1, 5_000) : 2 * CALL_MILLIS
     volume.waitsSinceMillis = now
@@ -466,6 +470,8 @@ export class Kubelet {
     const { chance, faults, history } = this.it
     volume.state = "Unpublishing"
     history.state(laneOf(volume), "to be unpublished")
+    // Nobody asks for a volume that he takes away.
+    for (const [duplicate, asked] of this.duplicates) if (asked === volume) yield* Fiber.interrupt(duplicate)
     if (yield* this.isToBeUnpublished(volume)) {
       yield* this.unpublishUntilOk(volume)
       if (faults.active && chance.happens(faults.plan.unpublishTwiceRate)) {

@@ -259,15 +259,21 @@ export class Strangers implements Neighbours {
   readonly editStatus: Effect.Effect<void> = Effect.suspend(() => this.editStatusBy(this.it.chance.below(5)))
 
   private readonly editStatusBy = Effect.fnUntraced({ self: this }, function* (way: number) {
-    const { chance, note } = this.it
     const list = yield* this.send({ method: "GET", path: POD_STATUSES })
     const found = listAt(list ?? {}, "items").filter(isObject)
     if (found.length === 0) return
-    const status = chance.oneOf(found)
+    const status = this.it.chance.oneOf(found)
     const { name, namespace } = metadataOf(status)
     const path = POD_STATUSES.replace("secretprovider", `namespaces/${String(namespace)}/secretprovider`)
-    const own = `${path}/${String(name)}`
-    this.disturbed(status, yield* Clock.currentTimeMillis)
+    const isDisturbed = Effect.map(Clock.currentTimeMillis, (now) => this.disturbed(status, now))
+    // It may be seen to be right between the two.
+    yield* isDisturbed
+    yield* this.editStatusAt(`${path}/${String(name)}`, way)
+    yield* isDisturbed
+  })
+
+  private readonly editStatusAt = Effect.fnUntraced({ self: this }, function* (own: string, way: number) {
+    const { chance, note } = this.it
     switch (way) {
       case 0:
         note("pod status edited")
