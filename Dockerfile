@@ -11,7 +11,7 @@ ARG RUNTIME_BASE=gcr.io/distroless/cc-debian12:latest
 FROM --platform=$BUILDPLATFORM ${BUILD_BASE} AS packages
 WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
-RUN --mount=type=cache,target=/root/.npm npm ci
+RUN --mount=type=cache,target=/var/cache/npm npm ci --cache=/var/cache/npm
 COPY scripts/image-files.mjs scripts/
 ARG TARGETARCH
 RUN node_modules/.bin/node scripts/image-files.mjs packages /image "${TARGETARCH:-amd64}"

@@ -146,7 +146,7 @@ const clusterImages = ({ root, directory, say, programs }) => {
     }
     const file = join(scratch, "npmrc")
     writeFileSync(file, `${settings.join("\n")}\n`)
-    return [...volumes, "--volume", `${file}:/root/.npmrc:ro`]
+    return [...volumes, "--volume", `${file}:/usr/local/etc/npmrc:ro`]
   }
 
   const build = (target, version, image) => {

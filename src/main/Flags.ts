@@ -91,7 +91,7 @@ const ours = {
   refreshOnClassChange: Go.bool(
     "refresh-on-class-change",
     false,
-    "refresh the volumes of a SecretProviderClass at once when its provider or parameters change, not at their next refresh"
+    "refresh the volumes of a SecretProviderClass at once when its provider or parameters change, not at their next refresh; frozen ones stay as they are"
   ),
   providerMaxMounts: Go.int(
     "provider-max-mounts",

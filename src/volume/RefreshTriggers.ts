@@ -98,11 +98,6 @@ export const decide = (record: VolumeRecord, observed: Observed, rules: Rules, n
   // Of a volume whose pod status could not be read it is not known which wishes have been fulfilled.
   const isAsked = record.podStatusName !== undefined && asksMore(wanted, record.wanted, record.honoured)
   const seen = held._tag === "Held" ? contentOf(held.object) : record.classSeen
-  const isEdited =
-    rules.refreshOnClassChange &&
-    held._tag === "Held" &&
-    !sameContent(seen, record.classSeen) &&
-    !sameContent(seen, record.classUsed)
   const interval =
     held._tag === "Held"
       ? Rotation.intervalOf({
@@ -111,6 +106,13 @@ export const decide = (record: VolumeRecord, observed: Observed, rules: Rules, n
           secretProviderClass: held.object.metadata.annotations?.[Rotation.INTERVAL_KEY]
         }).interval
       : record.schedule.interval
+  // What is frozen changes only when it is asked for.
+  const isEdited =
+    rules.refreshOnClassChange &&
+    held._tag === "Held" &&
+    interval._tag !== "Frozen" &&
+    !sameContent(seen, record.classSeen) &&
+    !sameContent(seen, record.classUsed)
   const { lastSuccessMillis } = record
   const rescheduled = Rotation.reschedule(record.schedule, interval, { lastSuccessMillis, nowMillis })
   const schedule = isAsked || isEdited ? Rotation.askNow(rescheduled, nowMillis) : rescheduled

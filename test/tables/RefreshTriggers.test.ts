@@ -138,6 +138,12 @@ const rows: ReadonlyArray<Row> = [
     class: classOf({ interval: "never" }),
     expected: { due: Number.POSITIVE_INFINITY, why: undefined }
   },
+  {
+    name: "frozen, and edited",
+    class: classOf({ interval: "never", objects: "b" }),
+    edits: true,
+    expected: { due: Number.POSITIVE_INFINITY, why: undefined }
+  },
   { name: "frozen, and asked", class: classOf({ interval: "never", asked: "now" }), expected: asked }
 ]
 
