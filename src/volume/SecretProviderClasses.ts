@@ -81,7 +81,12 @@ export class SecretProviderClasses extends Context.Service<
           Effect.acquireRelease(
             Effect.tap(
               Reflector.make({ resource: Resource.secretProviderClasses, selection: { namespace }, onChange }),
-              (made) => Effect.sync(() => open.set(namespace, made))
+              (made) =>
+                Effect.sync(() => {
+                  open.set(namespace, made)
+                  // Whoever was told of these before asked in vain what they are.
+                  for (const found of made.objects().values()) tell(found)
+                })
             ),
             () => Effect.sync(() => open.delete(namespace))
           ).pipe(

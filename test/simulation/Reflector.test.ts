@@ -12,6 +12,7 @@ import type { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import * as Reflector from "../../src/reconciler/Reflector.ts"
 import * as Resource from "../../src/reconciler/Resource.ts"
 import * as PodStatus from "../../src/volume/PodStatus.ts"
+import { SecretProviderClasses } from "../../src/volume/SecretProviderClasses.ts"
 
 const SEEDS = Array.from({ length: 200 }, (_, index) => index + 1)
 const classes = Resource.secretProviderClasses
@@ -222,5 +223,27 @@ describe("PodStatus", () => {
 
   it("S13 four volumes that want one name never share it, and S10 then write nothing: 200 seeds", () => {
     for (const seed of SEEDS) onSeed(seed, program)
+  })
+})
+
+describe("listeners of classes", () => {
+  it("whoever is told of a class can ask what it is, however soon the first list comes", () => {
+    for (const seed of SEEDS) {
+      const told = onSeed(
+        seed,
+        Effect.gen(function* () {
+          yield* Resource.create(classes, { metadata: { name: "web", namespace: "ns" }, spec: { provider: "p" } })
+          const tags: Array<string> = []
+          yield* Effect.gen(function* () {
+            const followed = yield* SecretProviderClasses
+            yield* followed.onChange((namespace, name) => tags.push(followed.current(namespace, name)._tag))
+            yield* followed.follow("ns")
+            yield* Effect.sleep("1 second")
+          }).pipe(Effect.provide(SecretProviderClasses.layer), Effect.scoped)
+          return tags
+        })
+      )
+      assert.include(told, "Held", `seed ${seed}`)
+    }
   })
 })
