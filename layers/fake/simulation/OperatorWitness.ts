@@ -98,6 +98,8 @@ const isHelms = (object: JsonObject): boolean => {
   return labels["app.kubernetes.io/managed-by"] === "Helm"
 }
 
+const uidOf = (object: JsonObject | undefined): string | undefined => textAt(metadataOf(object ?? {}), "uid")
+
 const isSyncBinding = (object: JsonObject): boolean => objectAt(metadataOf(object), "labels")[SYNC_LABEL] === "true"
 
 const hasAnnotation = (it: JsonObject | undefined, annotation: string): boolean =>
@@ -149,6 +151,7 @@ export class OperatorWitness {
   private lastImages = ""
   /** Of the CSIDriver that an operator took away to make it anew. */
   private taken: ReadonlyArray<string> = []
+  private takenFor: string | undefined
   /** When an object that is the operator's was taken away by somebody else. */
   private readonly stolen = new Map<string, number>()
   /** Since when a pod uses volumes. */
@@ -419,11 +422,13 @@ export class OperatorWitness {
     if (before !== undefined && after === undefined) {
       referee.check(Invariants.csiDriverStays, { mandate, differsImmutably: Invariants.differsImmutably(before) })
       this.taken = mandate === "remove" ? [] : audiences
+      this.takenFor = uidOf(this.clusterCsiDriver)
     } else if (method === "POST") {
       const known = remembered(this.clusterCsiDriver)
       referee.check(Invariants.audiencesNeverShrink, {
         areManaged,
-        before: [...this.taken, ...known],
+        // With the ClusterCSIDriver for which it was taken away goes whatever was noted of it.
+        before: [...(this.takenFor === uidOf(this.clusterCsiDriver) ? this.taken : []), ...known],
         after: Invariants.audiencesOf(after)
       })
       this.taken = []

@@ -303,6 +303,8 @@ export class Workloads {
             Effect.andThen(workload.kind === "Job" ? owner.remove : Effect.void),
             Effect.andThen(
               Effect.sync(() => {
+                // Its node may have gone while it was put there.
+                this.dismiss(instance, false)
                 this.instances.delete(instance)
                 for (const { targetPath } of volumes) this.it.volumes.delete(targetPath)
               })
