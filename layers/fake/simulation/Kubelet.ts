@@ -397,7 +397,10 @@ export class Kubelet {
     const answer = yield* Effect.raceFirst(Effect.asSome(call), this.cutOff)
     const { code, details } = Option.getOrElse(answer, () => ({ code: "cancelled", details: "" }))
     answered(code, details)
-    if (code !== "OK") return false
+    if (code !== "OK") {
+      if (lives.isLegacy()) volume.isTornDown = true
+      return false
+    }
     referee.check(Invariants.unpublishLeavesNothing, { volume, view: witness.look(volume) })
     volume.state = "Gone"
     volume.isUnpublished = true

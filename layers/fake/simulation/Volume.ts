@@ -59,6 +59,8 @@ export interface SimulatedVolume {
   mayChange: boolean
   /** Somebody has written or deleted its pod status, which was not seen as it should be since. */
   isDisturbed?: boolean
+  /** Upstream's release was cut off while it took the files away one by one. In a cluster its pod says that it ends. */
+  isTornDown?: boolean
   /** When the kubelet has asked for it, in milliseconds since the epoch, as long as it waits for the answer. */
   waitsSinceMillis?: number | undefined
 }

@@ -324,6 +324,12 @@ export class Witness {
     if (!onTmpfs) this.checkText(`${path}, which is on the node's disk`, decoder.decode(data))
   }
 
+  private isOfTornDown(secret: string): boolean {
+    return [...this.world.volumes.values()].some(
+      ({ class: its, isTornDown }) => isTornDown === true && secret === sourceOf({ ...its, name: secretNameOf(its) })
+    )
+  }
+
   // ---- ports
 
   /** The node is gone, from one instant to the next: whoever was at work there has not ended in the same one. */
@@ -406,7 +412,9 @@ export class Witness {
               Effect.sync(() => {
                 const after = this.secretAt(path)
                 if (isObject(body) && body["data"] !== undefined && after !== undefined) {
-                  this.world.spoilt.delete(after.name)
+                  // What is made of files of which some are gone is nobody's reply.
+                  if (this.isOfTornDown(after.name)) this.world.spoilt.add(after.name)
+                  else this.world.spoilt.delete(after.name)
                 }
                 // Whoever has made it may have taken it away meanwhile.
                 if (before !== undefined && (after !== undefined || method === "DELETE")) {
