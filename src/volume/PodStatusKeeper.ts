@@ -3,7 +3,7 @@
  *
  * What is told of a pod status is compared with what this process has recorded, after a moment in which its own writes
  * are heard of. Only a pod that is known to be there gets one again: that of a pod that ends goes with its pod. A pod
- * status that was never recorded is the publish call's business.
+ * status that was never recorded is the publish call's business; the volume is looked at again until it was.
  *
  * @source reference/driver.md 5.5; reference/defects.md S13
  */
@@ -112,7 +112,10 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
     targetPath: string
   ): Effect.fn.Return<ReconcileLoop.Outcome, KubernetesApiFailed, KubernetesApi> {
     const known = table.get(targetPath)
-    if (known?.podStatusName === undefined || isTrue(heldOf(known), known)) return ReconcileLoop.DONE
+    if (known === undefined) return ReconcileLoop.DONE
+    // Whoever found the volume could not ask for its record yet, and tells nobody when it has.
+    if (known.podStatusName === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    if (isTrue(heldOf(known), known)) return ReconcileLoop.DONE
     if (pods.isEnding(known.pod)) return ReconcileLoop.DONE
     if (pods.get(known.pod) === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
     let isDone = false

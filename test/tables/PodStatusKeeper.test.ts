@@ -166,4 +166,36 @@ describe("a pod status of a published volume (S13)", () => {
       })
     )
   })
+
+  it.effect("that lost its label before this process could ask for it has it again", () => {
+    let isRefused = false
+    const node = Node.driverLayer(Node.script())
+    const reluctant = Layer.effect(
+      KubernetesApi,
+      Effect.map(KubernetesApi, (api) => ({
+        ...api,
+        request: (request) =>
+          isRefused && request.method === "GET" && request.path === PATH
+            ? Effect.fail(new KubernetesApiFailed({ method: "GET", path: PATH, detail: "not now", ...FORBIDDEN }))
+            : api.request(request)
+      }))
+    )
+    return Effect.gen(function* () {
+      yield* Node.putClass({ provider: "vault", parameters: { roleName: "r" } })
+      const request = yield* Node.putPod()
+      yield* Effect.provide(publish(request, NEVER), node)
+      const before = yield* statuses
+      yield* patch({ metadata: { labels: { "internal.secrets-store.csi.k8s.io/node-name": null } } })
+      isRefused = true
+      yield* Effect.gen(function* () {
+        yield* Node.syncing
+        yield* Effect.ignore(publish(request, NEVER))
+        yield* later(4)
+        isRefused = false
+        yield* publish(request, NEVER)
+        yield* later(10)
+        assert.deepStrictEqual(yield* statuses, before)
+      }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Layer.fresh(node), reluctant)))
+    }).pipe(Effect.provide(Node.worldLayer))
+  })
 })
