@@ -31,6 +31,8 @@ export interface SimulationOptions {
 
 /** A cluster that begins anew, at one instant, takes some thousands. */
 const STEPS_PER_INSTANT_MAX = 300_000
+/** Nobody sleeps for less, as with real timers: a difference of two times may be less than can be added to a time. */
+const LEAST_MILLIS = 1e-3
 
 /** The program will never end: nothing is ready and nobody sleeps, or it never stops being busy. */
 export class Stuck extends Data.TaggedError("Stuck")<{
@@ -162,7 +164,7 @@ export const simulate = <A, E>(
       if (millis <= 0) return Effect.yieldNow
       return Effect.callback<void>((resume) => {
         if (!Number.isFinite(millis)) return
-        const sleeper: Sleeper = { at: now + millis, wake: () => resume(Effect.void) }
+        const sleeper: Sleeper = { at: now + Math.max(millis, LEAST_MILLIS), wake: () => resume(Effect.void) }
         sleepers.add(sleeper)
         return Effect.sync(() => sleepers.forget(sleeper))
       })

@@ -1,7 +1,8 @@
 /** What runs a simulation, by itself: time, interleavings that a seed decides, and programs that never end. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Random } from "effect"
+import { Clock, Duration, Effect, Exit, Random } from "effect"
 import { Stuck, simulate } from "../../layers/fake/SeededScheduler.ts"
+import { NodeClock } from "../../layers/fake/simulation/TimeFaults.ts"
 
 const stuckOf = (program: Effect.Effect<unknown>, stepsMax?: number): Stuck => {
   try {
@@ -38,6 +39,21 @@ describe("the seeded scheduler", () => {
     const { exit, virtualMillis } = simulate(program, { seed: 1, startMillis: 5 })
     assert.deepStrictEqual(exit, Exit.succeed(3_600_005))
     assert.strictEqual(virtualMillis, 3_600_000)
+  })
+
+  it("whoever sleeps for next to nothing again and again comes to a later time, also on a node's clock", () => {
+    const startMillis = Date.UTC(2026, 0, 1)
+    const until = (clock: Clock.Clock) =>
+      Effect.gen(function* () {
+        const endMillis = clock.currentTimeMillisUnsafe() + 0.1
+        while (clock.currentTimeMillisUnsafe() < endMillis) yield* clock.sleep(Duration.nanos(50n))
+      })
+    const program = Effect.gen(function* () {
+      const world = yield* Clock.Clock
+      yield* until(new NodeClock(world).clock)
+      yield* until(world)
+    })
+    assert.isTrue(Exit.isSuccess(simulate(program, { seed: 1, startMillis }).exit))
   })
 
   it("one seed is one order, and of many seeds there are many", () => {

@@ -103,7 +103,7 @@ export class NodeClock {
         const millis = Duration.toMillis(duration)
         // As the world's clock has it: no sleep at all, and one without end.
         if (millis <= 0 || !Number.isFinite(millis)) return world.sleep(duration)
-        return Effect.suspend(() => sleepUntil(monotonicMillis() + millis))
+        return Effect.suspend(() => sleepUntil(monotonicMillis() + Math.max(millis, 2 * LEAST_MILLIS)))
       }
     }
   }
