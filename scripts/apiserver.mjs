@@ -7,9 +7,8 @@
 // minutes, and are kept in the user's cache. They listen on the loopback address only; keys, certificates and data are
 // in a temporary directory that goes with them.
 import { spawn } from "node:child_process"
-import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { request } from "node:https"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
@@ -18,6 +17,7 @@ import { fileURLToPath } from "node:url"
 import { stringify } from "yaml"
 import { CRD_FILES, PLAIN_CRD_FILES } from "../schemas/crd/Crds.ts"
 import { KUBERNETES, kubernetesPrograms } from "./kubernetes/binaries.mjs"
+import { accountKeys, asking, kubeconfig } from "./kubernetes/client.mjs"
 
 const READY_MILLIS = 120_000
 const HOST = "127.0.0.1"
@@ -85,26 +85,7 @@ const [port, etcdPort, peerPort] = [await freePort(), await freePort(), await fr
 const server = `https://${HOST}:${port}`
 const authority = at("certificates/apiserver.crt")
 
-/** One request of the administrator: the status and body, or undefined when there is no answer yet. */
-const ask = (method, path, body) =>
-  new Promise((resolve) => {
-    if (!existsSync(authority)) {
-      resolve(undefined)
-      return
-    }
-    const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" }
-    const asked = request(`${server}${path}`, { method, headers, ca: readFileSync(authority) }, (response) => {
-      let text = ""
-      response.setEncoding("utf8")
-      response.on("data", (chunk) => {
-        text += chunk
-      })
-      response.on("end", () => resolve({ status: response.statusCode, text }))
-      response.on("error", () => resolve(undefined))
-    })
-    asked.on("error", () => resolve(undefined))
-    asked.end(body)
-  })
+const ask = asking({ server, authority }, token)
 
 /** Asks until the answer is good. Whoever has ended meanwhile will not answer. */
 const until = async (path, isGood = ({ status }) => status === 200) => {
@@ -119,24 +100,11 @@ const until = async (path, isGood = ({ status }) => status === 200) => {
   throw new Error(`no good answer from ${path} within ${READY_MILLIS} ms:\n${lastLines("kube-apiserver")}`)
 }
 
-const writeKubeconfig = () => {
-  const kubeconfig = {
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    clusters: [{ name: "test", cluster: { server, "certificate-authority-data": readFileSync(authority, "base64") } }],
-    users: [{ name: "test", user: { token } }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }]
-  }
-  writeFileSync(at("kubeconfig"), stringify(kubeconfig), { mode: 0o600 })
-}
+const writeKubeconfig = () =>
+  writeFileSync(at("kubeconfig"), stringify(kubeconfig({ server, authority }, "test", token)), { mode: 0o600 })
 
 const startServers = async () => {
-  const { privateKey, publicKey } = generateKeyPairSync("rsa", {
-    modulusLength: 2048,
-    publicKeyEncoding: { type: "spki", format: "pem" },
-    privateKeyEncoding: { type: "pkcs8", format: "pem" }
-  })
+  const { privateKey, publicKey } = accountKeys()
   writeFileSync(at("accounts.key"), privateKey, { mode: 0o600 })
   writeFileSync(at("accounts.pub"), publicKey)
   writeFileSync(at("tokens.csv"), `${token},administrator,administrator,system:masters\n`, { mode: 0o600 })

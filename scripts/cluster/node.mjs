@@ -6,7 +6,7 @@
 // Everything that it mounts, listens on and starts is in its namespaces, everything that it writes below the directory
 // of the settings, so that nothing is left when the first process ends.
 import { spawn, spawnSync } from "node:child_process"
-import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import {
   appendFileSync,
   closeSync,
@@ -17,10 +17,10 @@ import {
   readFileSync,
   writeFileSync
 } from "node:fs"
-import { request } from "node:https"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { stringify } from "yaml"
+import { accountKeys, asking, kubeconfig } from "../kubernetes/client.mjs"
 
 const NODE = "node1"
 const BRIDGE = "cluster0"
@@ -122,23 +122,8 @@ const secrets = new Map(Object.keys(TOKENS).map((name) => [name, randomBytes(16)
 const authority = at("apiserver", "apiserver.crt")
 const kubeconfigOf = (name) => at(`${name}.kubeconfig`)
 
-const ask = (path, host = NODE_ADDRESS) =>
-  new Promise((resolve) => {
-    if (!existsSync(authority)) return resolve(undefined)
-    const headers = { authorization: `Bearer ${secrets.get("admin")}` }
-    const asked = request({ host, port: 443, path, headers, ca: readFileSync(authority) }, (response) => {
-      let text = ""
-      response.setEncoding("utf8")
-      response.on("data", (chunk) => {
-        text += chunk
-      })
-      response.on("end", () => resolve({ status: response.statusCode, text }))
-      response.on("error", () => resolve(undefined))
-    })
-    asked.setTimeout(5_000, () => asked.destroy())
-    asked.on("error", () => resolve(undefined))
-    asked.end()
-  })
+const server = { server: SERVER, authority }
+const ask = asking(server, secrets.get("admin"))
 
 /** Waits for what is to become so; whoever has ended meanwhile will not make it so. */
 const until = async (what, names, isSo) => {
@@ -154,19 +139,8 @@ const until = async (what, names, isSo) => {
 
 // ---- the control plane
 
-const writeKubeconfig = (name) => {
-  const kubeconfig = {
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "cluster",
-    clusters: [
-      { name: "cluster", cluster: { server: SERVER, "certificate-authority-data": readFileSync(authority, "base64") } }
-    ],
-    users: [{ name, user: { token: secrets.get(name) } }],
-    contexts: [{ name: "cluster", context: { cluster: "cluster", user: name } }]
-  }
-  writeFileSync(kubeconfigOf(name), stringify(kubeconfig), { mode: 0o600 })
-}
+const writeKubeconfig = (name) =>
+  writeFileSync(kubeconfigOf(name), stringify(kubeconfig(server, name, secrets.get(name))), { mode: 0o600 })
 
 /** Who did what, without what it said: a Secret's content is in no log. */
 const AUDIT_POLICY = {
@@ -177,11 +151,7 @@ const AUDIT_POLICY = {
 }
 
 const startApiServer = () => {
-  const { privateKey, publicKey } = generateKeyPairSync("rsa", {
-    modulusLength: 2048,
-    publicKeyEncoding: { type: "spki", format: "pem" },
-    privateKeyEncoding: { type: "pkcs8", format: "pem" }
-  })
+  const { privateKey, publicKey } = accountKeys()
   writeFileSync(at("accounts.key"), privateKey, { mode: 0o600 })
   writeFileSync(at("accounts.pub"), publicKey)
   const lines = Object.entries(TOKENS).map(([name, { groups, user }]) =>
@@ -318,7 +288,7 @@ const startKubelet = async () => {
   ]
   start("kubelet", join(programs, "kubelet"), args, { again: true })
   await until("the node is Ready", ["kubelet", "kube-apiserver"], async () => {
-    const answer = await ask(`/api/v1/nodes/${NODE}`)
+    const answer = await ask("GET", `/api/v1/nodes/${NODE}`)
     if (answer?.status !== 200) return false
     const { conditions = [] } = JSON.parse(answer.text).status
     return conditions.some(({ status, type }) => type === "Ready" && status === "True")
@@ -367,7 +337,7 @@ try {
     until(
       "the API server is ready",
       ["etcd", "kube-apiserver"],
-      async () => (await ask("/readyz"))?.status === 200
+      async () => (await ask("GET", "/readyz"))?.status === 200
     ).then(startControllers)
   ])
   await startKubelet()
