@@ -337,8 +337,9 @@ export class Kubelet {
         other.recorded = false
       }
     }
-    // It knows nothing of frozen volumes.
+    // It knows nothing of frozen volumes, and may have recorded this one when it dies.
     volume.mayChange = true
+    volume.wasUpstreams = true
     if (volume.state !== "Published" || !lives.isLeftByOurs(volume.targetPath)) return
     referee.check(VersionInvariants.upstreamCanRefresh, { volume, layout: witness.layout(volume) })
   }
@@ -352,7 +353,6 @@ export class Kubelet {
     witness.checkVolume(volume)
     if (this.it.lives.isLegacy()) {
       // Of two volumes of one name, upstream records the one that came last (D7).
-      volume.wasUpstreams = true
       volume.recorded = false
     } else this.checkPodStatus(volume, !wasFilled || volume.recorded)
   }

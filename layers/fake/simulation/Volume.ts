@@ -45,7 +45,7 @@ export interface SimulatedVolume {
   recorded: boolean
   /** The newest generation that was seen in it while it was published. */
   generationSeen: number
-  /** Upstream's release has recorded it, under the name that it might share with another volume of its pod. */
+  /** Upstream's release may have recorded it, under the name that it might share with another volume of its pod. */
   wasUpstreams: boolean
   /** A request to record it took effect after it was given up: it may have two pod statuses. */
   wasRecordedLate: boolean
