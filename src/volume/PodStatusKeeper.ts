@@ -116,8 +116,10 @@ export const make = Effect.fnUntraced(function* (held: (key: string) => CachedPo
     // Whoever found the volume could not ask for its record yet, and tells nobody when it has.
     if (known.podStatusName === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
     if (isTrue(heldOf(known), known)) return ReconcileLoop.DONE
-    if (pods.isEnding(known.pod)) return ReconcileLoop.DONE
-    if (pods.get(known.pod) === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    const pod = pods.get(known.pod)
+    // Not there any more, or not heard of yet: its volume tells, which then goes or stays.
+    if (pod === undefined) return ReconcileLoop.requeueAfter(SOON_MILLIS)
+    if (pod.metadata.deletionTimestamp !== undefined) return ReconcileLoop.DONE
     let isDone = false
     yield* table.inBackground(
       targetPath,

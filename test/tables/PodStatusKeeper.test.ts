@@ -167,6 +167,28 @@ describe("a pod status of a published volume (S13)", () => {
     )
   })
 
+  it.effect("is right again once its pod is heard of, however late that is", () => {
+    const isHeard = Deferred.makeUnsafe<void>()
+    return onNode(
+      Effect.gen(function* () {
+        const before = yield* statuses
+        yield* patch({ status: { mounted: false } })
+        yield* later(60)
+        assert.notDeepEqual(yield* statuses, before)
+        yield* Deferred.succeed(isHeard, undefined)
+        yield* later(10)
+        assert.deepStrictEqual(yield* statuses, before)
+      }),
+      (api) => ({
+        ...api,
+        watch: (request, idleMillis) =>
+          request.path === "/api/v1/pods"
+            ? Stream.unwrap(Effect.as(Deferred.await(isHeard), api.watch(request, idleMillis)))
+            : api.watch(request, idleMillis)
+      })
+    )
+  })
+
   it.effect("that lost its label before this process could ask for it has it again", () => {
     let isRefused = false
     const node = Node.driverLayer(Node.script())
