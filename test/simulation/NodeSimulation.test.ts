@@ -433,7 +433,7 @@ const mistakes: ReadonlyArray<{
         }
       })
     },
-    breaks: ["L1 everyVolumeIsPublished"]
+    breaks: ["L1 everyVolumeIsPublished", "L10 correctedClassesServe"]
   },
   {
     what: "a write that is made again and again",
