@@ -24,7 +24,7 @@ export class NodePods extends Context.Service<
     readonly named: (namespace: string, name: string) => NodePod | undefined
     /** They have been listed: a pod that is not known is not there, or not yet. */
     readonly isSynced: () => boolean
-    /** It is known that the pod does not exist any more, or is about to end. */
+    /** It is about to end, or is not among the pods that are followed: gone, or not heard of yet. */
     readonly isEnding: (pod: Named) => boolean
     /** Until the scope closes; runs at once, and does not work itself. */
     readonly onChange: (listener: (namespace: string, name: string) => void) => Effect.Effect<void, never, Scope.Scope>
