@@ -23,6 +23,7 @@ export const PodUse = Schema.Struct({
   }),
   spec: Schema.optionalKey(
     Schema.Struct({
+      nodeName: text,
       containers: Schema.optionalKey(Schema.Array(Container)),
       initContainers: Schema.optionalKey(Schema.Array(Container)),
       imagePullSecrets: Schema.optionalKey(Schema.Array(Schema.Struct({ name: text }))),

@@ -1,5 +1,6 @@
 /**
- * Kubernetes Secrets of ours whose last user went while no driver was there to see it: found once, after a start.
+ * Kubernetes Secrets of ours whose last user went while no driver was there to see it: found once, after a start. And those
+ * whose last user here may go unseen, as a pod that ends before any of its volumes is mounted.
  *
  * Asked for: the classes of the cluster, and of each namespace in which one of them wants a Secret, the Secrets of ours
  * and, if there are any, the pods. Where that is not allowed nothing is found. What is found is looked at again, and
@@ -24,17 +25,30 @@ interface Found {
   readonly pods: ReadonlyArray<PodUse>
 }
 
+/** Who looks for them. */
+export interface Seeker {
+  readonly driverName: string
+  readonly nodeId: string
+}
+
 /**
- * @shape  ({ secrets, classes, pods } of one namespace, name of the CSI driver) -> names of the Secrets that nobody uses
+ * A Secret that only awaits its users is for the nodes of these to look after. Who has no node yet is told of by the one
+ * that it gets; if it goes before that, the next start of any driver finds out.
+ *
+ * @shape  ({ secrets, classes, pods } of one namespace, Seeker) -> names of the Secrets that this node is to look after
+ *         although nobody here has mounted anything for them
  * @errors none
  */
-export const among = ({ classes, pods, secrets }: Found, driverName: string): ReadonlyArray<string> => {
+export const among = ({ classes, pods, secrets }: Found, { driverName, nodeId }: Seeker): ReadonlyArray<string> => {
+  const podsHere = pods.filter(({ spec }) => spec?.nodeName === nodeId)
   const names = new Map(classes.map((it) => [it.metadata.name ?? "", new Set(secretNames(it))]))
   return secrets.flatMap(({ metadata: { annotations = {}, name = "" } }) => {
     const asksFor = (className: string) =>
       // Of a class that is gone it is only known what has been made of it.
       annotations[KEYS.className] === className || names.get(className)?.has(name) === true
-    return useOf(pods, name, driverName, asksFor) === "Unused" ? [name] : []
+    const use = useOf(pods, name, driverName, asksFor)
+    if (use === "Used") return []
+    return use === "Unused" || useOf(podsHere, name, driverName, asksFor) !== "Unused" ? [name] : []
   })
 }
 
@@ -58,14 +72,14 @@ const allowed = <A, R>(effect: Effect.Effect<A, KubernetesApiFailed, R>) =>
 const inNamespace = Effect.fnUntraced(function* (
   namespace: string,
   classes: ReadonlyArray<SecretProviderClass>,
-  driverName: string
+  seeker: Seeker
 ) {
   const selection = { namespace, labelSelector: `${MANAGED_LABEL}=true` }
   const { objects } = yield* Resource.list(Resource.syncedSecrets, selection)
   const secrets = objects.filter(({ metadata }) => mayGo(metadata))
   if (secrets.length === 0) return []
   const { objects: pods } = yield* Resource.list(Resource.podUses, { namespace })
-  return among({ secrets, classes, pods }, driverName).map((name) => ({ namespace, name }))
+  return among({ secrets, classes, pods }, seeker).map((name) => ({ namespace, name }))
 })
 
 const classesIn = (where: Where) =>
@@ -77,10 +91,10 @@ const classesIn = (where: Where) =>
       )
 
 /**
- * @shape  (name of the CSI driver, where to look) -> namespaces and names of Secrets that nobody uses, and where to look again
+ * @shape  (Seeker, where to look) -> namespaces and names of the Secrets that `among` finds, and where to look again
  * @errors KubernetesApiFailed, when trying again at once may help
  */
-export const find = Effect.fnUntraced(function* (driverName: string, where: Where = "everywhere") {
+export const find = Effect.fnUntraced(function* (seeker: Seeker, where: Where = "everywhere") {
   const listed = yield* allowed(classesIn(where))
   if (Option.isNone(listed)) return { found: [], refused: where } satisfies Search
   const classes = Map.groupBy(
@@ -88,7 +102,7 @@ export const find = Effect.fnUntraced(function* (driverName: string, where: Wher
     ({ metadata }) => metadata.namespace ?? ""
   )
   const searches = yield* Effect.forEach([...classes], ([namespace, its]) =>
-    Effect.map(allowed(inNamespace(namespace, its, driverName)), (found) => ({ namespace, found }))
+    Effect.map(allowed(inNamespace(namespace, its, seeker)), (found) => ({ namespace, found }))
   )
   return {
     found: searches.flatMap(({ found }) => Option.getOrElse(found, () => [])),

@@ -587,14 +587,16 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
       )
     })
 
-  /** Once in each namespace: a driver that runs hears of every user that goes. */
+  /** Once in each namespace: a driver that runs hears of every user that comes or goes. */
   const lookBack = Effect.gen(function* () {
     let where: Orphans.Where = "everywhere"
     let pause = LOOK_BACK_MILLIS
     while (where === "everywhere" || where.length > 0) {
       yield* Effect.sleep(yield* Random.nextBetween(pause.least, pause.most))
       // It is tried until there is an answer.
-      const search: Orphans.Search = yield* Effect.orDie(Effect.retry(Orphans.find(driverName, where), watchReconnect))
+      const search: Orphans.Search = yield* Effect.orDie(
+        Effect.retry(Orphans.find({ driverName, nodeId }, where), watchReconnect)
+      )
       for (const { name, namespace } of search.found) {
         const key = keyOf(namespace, name)
         if (lookedAfter.has(key)) continue

@@ -8,6 +8,7 @@ import { KEYS } from "../../src/sync/SecretPlan.ts"
 import * as Node from "../support/FakeNode.ts"
 
 const DRIVER = "secrets-store.csi.k8s.io"
+const SEEKER: Orphans.Seeker = { driverName: DRIVER, nodeId: "node-1" }
 
 const classOf = (name: string, ...secretNames: ReadonlyArray<string>) => ({
   metadata: { name, namespace: "default" },
@@ -16,19 +17,49 @@ const classOf = (name: string, ...secretNames: ReadonlyArray<string>) => ({
 const secretOf = (name: string, className = "spc") => ({
   metadata: { name, namespace: "default", annotations: { [KEYS.className]: className } }
 })
-const podOf = (className: string, phase = "Running") => ({
+const podOf = (className: string, phase = "Running", nodeName = "node-2") => ({
   metadata: { name: "web" },
   spec: {
+    nodeName,
     volumes: [{ csi: { driver: DRIVER, volumeAttributes: { secretProviderClass: className } } }]
   },
   status: { phase }
 })
 
+const ENDING = { name: "web", deletionTimestamp: "2026-01-01T00:00:00Z" }
+
 describe("Secrets that nobody uses (L5, S9)", () => {
   it.each([
     { name: "no pod at all", pods: [], expected: ["a", "b"] },
     { name: "a pod that mounts the class", pods: [podOf("spc")], expected: ["b"] },
-    { name: "a pod that does not run yet", pods: [podOf("spc", "Pending")], expected: ["b"] },
+    { name: "a pod of another node that does not run yet", pods: [podOf("spc", "Pending")], expected: ["b"] },
+    { name: "a pod of this node", pods: [podOf("spc", "Running", "node-1")], expected: ["b"] },
+    {
+      name: "a pod of this node that does not run yet",
+      pods: [podOf("spc", "Pending", "node-1")],
+      expected: ["a", "b"]
+    },
+    {
+      name: "a pod of this node that is about to end",
+      pods: [{ ...podOf("spc", "Running", "node-1"), metadata: ENDING }],
+      expected: ["a", "b"]
+    },
+    {
+      name: "a pod of another node that is about to end",
+      pods: [{ ...podOf("spc"), metadata: ENDING }],
+      expected: ["b"]
+    },
+    {
+      name: "a pod of this node that does not run yet, and one of another that does",
+      pods: [podOf("spc", "Pending", "node-1"), podOf("spc")],
+      expected: ["b"]
+    },
+    {
+      name: "a pod of this node that has ended, and one of another that does not run yet",
+      pods: [podOf("spc", "Failed", "node-1"), podOf("spc", "Pending")],
+      expected: ["b"]
+    },
+    { name: "a pod that has no node yet", pods: [podOf("spc", "Pending", "")], expected: ["b"] },
     { name: "a pod that has ended", pods: [podOf("spc", "Succeeded")], expected: ["a", "b"] },
     { name: "a pod that mounts another class that asks for it", pods: [podOf("other")], expected: ["b"] },
     { name: "a pod that mounts a class that is gone", pods: [podOf("gone")], expected: ["a"] },
@@ -41,7 +72,7 @@ describe("Secrets that nobody uses (L5, S9)", () => {
   ])("$name: $expected", ({ expected, pods }) => {
     const classes = [classOf("spc", "a"), classOf("other", "a", "c"), classOf("third")]
     assert.deepStrictEqual(
-      Orphans.among({ secrets: [secretOf("a"), secretOf("b", "gone")], classes, pods }, DRIVER),
+      Orphans.among({ secrets: [secretOf("a"), secretOf("b", "gone")], classes, pods }, SEEKER),
       expected
     )
   })
@@ -89,7 +120,7 @@ describe("what is asked for (L5)", () => {
       const kubernetes = yield* MemoryKubernetes
       yield* prepared
       yield* kubernetes.resetRequests
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER), {
+      assert.deepStrictEqual(yield* Orphans.find(SEEKER), {
         found: [{ namespace: "default", name: "synced" }],
         refused: []
       })
@@ -109,8 +140,8 @@ describe("what is asked for (L5)", () => {
   ])("nothing is found where $name may not be listed, which is said", ({ path, refused }) =>
     Effect.gen(function* () {
       yield* prepared
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER), { found: [], refused })
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER, ["default"]), { found: [], refused: ["default"] })
+      assert.deepStrictEqual(yield* Orphans.find(SEEKER), { found: [], refused })
+      assert.deepStrictEqual(yield* Orphans.find(SEEKER, ["default"]), { found: [], refused: ["default"] })
     }).pipe(Effect.provide(refusing(403, path)))
   )
 
@@ -119,13 +150,13 @@ describe("what is asked for (L5)", () => {
       const kubernetes = yield* MemoryKubernetes
       yield* prepared
       yield* kubernetes.resetRequests
-      assert.deepStrictEqual(yield* Orphans.find(DRIVER, ["plain"]), { found: [], refused: [] })
+      assert.deepStrictEqual(yield* Orphans.find(SEEKER, ["plain"]), { found: [], refused: [] })
       const requests = yield* kubernetes.requests
       assert.deepStrictEqual(
         requests.map(({ count, method, resource }) => `${count} ${method} ${resource}`),
         ["1 GET secretproviderclasses.secrets-store.csi.x-k8s.io"]
       )
-      const { found } = yield* Orphans.find(DRIVER, ["default"])
+      const { found } = yield* Orphans.find(SEEKER, ["default"])
       assert.deepStrictEqual(found, [{ namespace: "default", name: "synced" }])
     }).pipe(Effect.provide(memoryKubernetes))
   )
@@ -133,7 +164,7 @@ describe("what is asked for (L5)", () => {
   it.effect("an API server that does not answer is asked again by whoever asks", () =>
     Effect.gen(function* () {
       yield* prepared
-      assert.isTrue((yield* Effect.flip(Orphans.find(DRIVER))).isTransient)
+      assert.isTrue((yield* Effect.flip(Orphans.find(SEEKER))).isTransient)
     }).pipe(Effect.provide(refusing(503, /\/secrets$/u)))
   )
 })
