@@ -4,6 +4,8 @@
 # For another platform: --platform linux/arm64; nothing is emulated, only files are put together. buildah takes the same
 # file. Releases give the bases by digest, with --build-arg.
 ARG BUILD_BASE=docker.io/library/node:26-slim
+# The same for the target's platform, where a base is of one platform only.
+ARG LIBRARIES_BASE=${BUILD_BASE}
 ARG RUNTIME_BASE=gcr.io/distroless/cc-debian12:latest
 
 # Its own Node and npm only start the build: the Node that bundles, and that the images run, is the one of
@@ -24,7 +26,7 @@ ARG BUILD_TIME=""
 RUN node_modules/.bin/node scripts/bundle.mjs && node_modules/.bin/node scripts/image-files.mjs programs /programs
 
 # A library that Node needs and the runtime's base does not have, of the target's platform.
-FROM ${BUILD_BASE} AS libraries
+FROM ${LIBRARIES_BASE} AS libraries
 
 # What both have, and releases have in common comes first. No shell, no package manager.
 FROM ${RUNTIME_BASE} AS runtime

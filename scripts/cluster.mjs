@@ -165,7 +165,7 @@ const runIn = async (directory, programs) => {
   }
   say(`programs and images are there after ${seconds()} s`)
   const settings = join(directory, "settings.json")
-  writeFileSync(settings, JSON.stringify({ directory, programs, images: built.images, root }))
+  writeFileSync(settings, JSON.stringify({ directory, programs, archives: built.archives, root }))
   const code = await spawned(
     ["mount", "net", "pid", "uts", "ipc"],
     // A shell as the first process: it takes in the processes that containerd leaves.

@@ -20,17 +20,22 @@ import { join } from "node:path"
 import { cache } from "../kubernetes/binaries.mjs"
 
 /** Of how all this is done; what was built otherwise is built again. */
-const RECIPE = "2"
+const RECIPE = "3"
 const SUITE = "bookworm"
 /** What the images' Node needs of a system. */
 const RUNTIME = ["base-files", "ca-certificates", "libc6", "libgcc-s1", "libstdc++6", "netbase", "tzdata"]
 /** And what starts a build. */
 const BUILD = [...RUNTIME, "coreutils", "dash", "libatomic1"]
+/** What Node needs besides, of the target's platform. */
+const LIBRARIES = ["libatomic1"]
 const BUILD_BASE = "docker.io/library/node:26-slim"
 const RUNTIME_BASE = "gcr.io/distroless/cc-debian12:latest"
 const NPM = "11"
 const VERSIONS = ["1.0.0", "1.0.1"]
 const REPOSITORY = "localhost/secrets-store-csi"
+/** As images name processors. */
+const ARCHITECTURES = ["amd64", "arm64"]
+const HERE = process.arch === "x64" ? "amd64" : process.arch
 
 const hashOf = (...parts) => {
   const hash = createHash("sha256")
@@ -62,7 +67,8 @@ class ImageFailed extends Error {}
  * @param root      of the checkout
  * @param directory of temporary files, which goes with the run
  * @param programs  bundled programs of the tests, by the name of their image
- * @returns the archive of all images; or the problem
+ * @returns archives of images: for this machine with all that its node needs, and for other platforms with ours; or the
+ *          problem
  */
 const clusterImages = ({ root, directory, say, programs }) => {
   const storage = join(cache, "images", "storage")
@@ -90,21 +96,23 @@ const clusterImages = ({ root, directory, say, programs }) => {
     return status === 0
   }
 
-  const fileSystem = (name, packages) => {
+  const fileSystem = (name, packages, architecture) => {
     const file = join(scratch, `${name}.tar`)
     run("mmdebstrap", [
-      ...["--quiet", "--variant=extract", "--mode=root", `--include=${packages.join(",")}`],
-      ...[SUITE, file]
+      ...["--quiet", "--variant=extract", "--mode=root", `--architectures=${architecture}`],
+      ...[`--include=${packages.join(",")}`, SUITE, file]
     ])
     return file
   }
 
-  const base = (image, key, packages, files) => {
-    const tag = `${image.replace(/:[^:]*$/u, "")}:${key}`
+  /** @returns its ID: of an image that is called by its name, buildah asks that it be of the target's platform */
+  const base = ({ architecture, files = () => [], image, madeOf = [], packages }) => {
+    const key = hashOf(RECIPE, SUITE, ...madeOf, ...packages)
+    const tag = `${image.replace(/:[^:]*$/u, "")}:${architecture}-${key}`
     if (!has(tag)) {
-      say(`putting ${image} together`)
-      const container = buildah("from", "scratch")
-      buildah("add", "--quiet", container, fileSystem(key, packages), "/")
+      say(`putting ${image} together for ${architecture}`)
+      const container = buildah("from", "--arch", architecture, "scratch")
+      buildah("add", "--quiet", container, fileSystem(key, packages, architecture), "/")
       const users = join(scratch, "passwd")
       writeFileSync(users, "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
       for (const { from, to } of [{ from: users, to: "/etc/passwd" }, ...files()])
@@ -112,7 +120,7 @@ const clusterImages = ({ root, directory, say, programs }) => {
       buildah("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
       buildah("commit", "--quiet", "--rm", container, tag)
     }
-    return tag
+    return buildah("images", "--quiet", "--no-trunc", tag).replace(/^sha256:/u, "")
   }
 
   const nodePackage = () => join(root, `node_modules/node-linux-${process.arch}`)
@@ -149,15 +157,24 @@ const clusterImages = ({ root, directory, say, programs }) => {
     return [...volumes, "--volume", `${file}:/usr/local/etc/npmrc:ro`]
   }
 
-  const build = (target, version, image) => {
-    const buildBase = base(BUILD_BASE, hashOf(RECIPE, SUITE, nodeVersion, NPM, ...BUILD), BUILD, npmFiles)
-    const runtimeBase = base(RUNTIME_BASE, hashOf(RECIPE, SUITE, ...RUNTIME), RUNTIME, () => [])
+  const build = (target, version, image, architecture = HERE) => {
+    const bases = {
+      BUILD_BASE: {
+        image: BUILD_BASE,
+        packages: BUILD,
+        architecture: HERE,
+        files: npmFiles,
+        madeOf: [nodeVersion, NPM]
+      },
+      LIBRARIES_BASE: { image: "localhost/libraries:1", packages: LIBRARIES, architecture },
+      RUNTIME_BASE: { image: RUNTIME_BASE, packages: RUNTIME, architecture }
+    }
     buildah(
       ...["bud", "--quiet", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"],
       ...npmSettings(),
-      ...["--build-arg", `BUILD_BASE=${buildBase}`, "--build-arg", `RUNTIME_BASE=${runtimeBase}`],
+      ...Object.entries(bases).flatMap(([name, it]) => ["--build-arg", `${name}=${base(it)}`]),
       // Docker sets it by itself.
-      ...["--build-arg", `TARGETARCH=${process.arch === "x64" ? "amd64" : process.arch}`],
+      ...["--build-arg", `TARGETARCH=${architecture}`, "--platform", `linux/${architecture}`],
       ...["--build-arg", `BUILD_VERSION=${version}`, "--target", target, "--tag", image, root]
     )
   }
@@ -170,10 +187,10 @@ const clusterImages = ({ root, directory, say, programs }) => {
     buildah("bud", "--quiet", "--isolation", "chroot", "--pull-never", "--tag", image, context)
   }
 
-  const ours = (target, version) => ({
-    image: `${REPOSITORY}/${target}:${version}`,
+  const ours = (target, version, architecture = HERE) => ({
+    image: `${REPOSITORY}/${target}:${version}${architecture === HERE ? "" : `-${architecture}`}`,
     key: hashOf(RECIPE, contextHash(root), nodeVersion, SUITE),
-    make: (tag) => build(target, version, tag)
+    make: (tag) => build(target, version, tag, architecture)
   })
   const small = (image, lines, files) => ({
     image,
@@ -183,10 +200,10 @@ const clusterImages = ({ root, directory, say, programs }) => {
   const tagOf = ({ image, key }) => `${image}-${key}`
 
   /** All in one archive, so that what they have in common is in there once, and is unpacked once. */
-  const archive = (images, file) => {
+  const archive = (images, file, architecture = HERE) => {
     // Tagged, so that what is built of the lock file alone outlives the builds.
-    build("packages", "", `${REPOSITORY}/packages:1`)
-    const layout = join(scratch, "layout")
+    build("packages", "", `${REPOSITORY}/packages:${architecture}`, architecture)
+    const layout = mkdtempSync(join(scratch, "layout-"))
     for (const it of images) {
       const tag = tagOf(it)
       if (!has(tag)) {
@@ -205,10 +222,10 @@ const clusterImages = ({ root, directory, say, programs }) => {
   }
 
   /** What older checkouts were built into is not needed again. */
-  const removeOthers = (file, images) => {
+  const removeOthers = (files, images) => {
     for (const name of readdirSync(join(cache, "images"))) {
       const path = join(cache, "images", name)
-      if (path !== storage && path !== file) rmSync(path, { recursive: true, force: true })
+      if (path !== storage && !files.includes(path)) rmSync(path, { recursive: true, force: true })
     }
     // Of builds that were cut off.
     buildah("rm", "--all")
@@ -236,12 +253,25 @@ const clusterImages = ({ root, directory, say, programs }) => {
         return small(`localhost/${name}:1`, [...lines, entry], { "program.cjs": path })
       })
     ]
-    const file = join(cache, "images", `cluster-${hashOf(...images.map(tagOf))}.tar`)
-    if (!existsSync(file)) {
-      archive(images, file)
-      removeOthers(file, images)
+    // Not run here: that they can be built, and what is in them, is all that is looked at.
+    const foreign = ARCHITECTURES.filter((architecture) => architecture !== HERE).map((architecture) => ({
+      architecture,
+      images: [ours("driver", current, architecture), ours("operator", current, architecture)]
+    }))
+    const fileOf = (name, its) => join(cache, "images", `${name}-${hashOf(...its.map(tagOf))}.tar`)
+    const archives = [{ name: "cluster", architecture: HERE, images }]
+      .concat(foreign.map((it) => ({ ...it, name: it.architecture })))
+      .map((it) => ({ ...it, file: fileOf(it.name, it.images) }))
+    const missing = archives.filter(({ file }) => !existsSync(file))
+    for (const it of missing) archive(it.images, it.file, it.architecture)
+    if (missing.length > 0) {
+      const files = archives.map(({ file }) => file)
+      removeOthers(
+        files,
+        archives.flatMap((it) => it.images)
+      )
     }
-    return { images: file }
+    return { archives: archives.map(({ architecture, file }) => ({ architecture, file })) }
   } catch (error) {
     if (error instanceof ImageFailed) return { problem: error.message }
     throw error

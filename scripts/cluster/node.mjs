@@ -43,7 +43,7 @@ const say = (line) =>
   process.stderr.write(`cluster: [${((performance.now() - started) / 1000).toFixed(1)} s] ${line}\n`)
 
 const [settingsFile, ...command] = process.argv.slice(2)
-const { directory, programs, images, root } = JSON.parse(readFileSync(settingsFile, "utf8"))
+const { directory, programs, archives, root } = JSON.parse(readFileSync(settingsFile, "utf8"))
 const at = (...names) => join(directory, ...names)
 const make = (...names) => {
   const path = at(...names)
@@ -269,7 +269,7 @@ const startContainerd = async () => {
     const { status } = spawnSync("ctr", ["--address", CONTAINERD, "version"], { stdio: "ignore" })
     return status === 0
   })
-  const args = ["--address", CONTAINERD, "--namespace", "k8s.io", "images", "import", images]
+  const args = ["--address", CONTAINERD, "--namespace", "k8s.io", "images", "import", archives[0].file]
   const code = await new Promise((resolve) => {
     const log = openSync(logFile("import"), "a")
     spawn("ctr", args, { stdio: ["ignore", log, log] }).once("close", resolve)
@@ -302,7 +302,8 @@ const environment = () => ({
   KUBECONFIG: kubeconfigOf("admin"),
   KUBECACHEDIR: make("kubectl"),
   TMPDIR: make("tmp"),
-  CLUSTER_DIRECTORY: directory
+  CLUSTER_DIRECTORY: directory,
+  CLUSTER_ARCHIVES: JSON.stringify(archives)
 })
 
 const runCommand = () =>

@@ -5,6 +5,7 @@
 import { afterAll } from "@effect/vitest"
 import { reported } from "./support/Report.ts"
 
+await import("./scenarios/images.ts")
 await import("./scenarios/install.ts")
 await import("./scenarios/volumes.ts")
 await import("./scenarios/tokens.ts")
