@@ -266,12 +266,13 @@ export class Witness {
     )
   }
 
-  /** Just before it goes. */
-  private checkRemoval(path: string): void {
+  /** @returns to be called when it has gone: who used it until then counts */
+  private removalOf(path: string): () => void {
     const [, namespace = "", name = ""] = SECRET_PATH.exec(path) ?? []
     const secretName = `${namespace}/${name}`
-    if (this.classOfSecret(secretName) === undefined) return
-    this.world.referee.check(Invariants.usedSecretStays, { name: secretName, users: this.usersOf(secretName) })
+    if (this.classOfSecret(secretName) === undefined) return () => {}
+    const users = this.usersOf(secretName)
+    return () => this.world.referee.check(Invariants.usedSecretStays, { name: secretName, users })
   }
 
   /** What is true of a volume at any time. */
@@ -406,10 +407,12 @@ export class Witness {
           this.checkText(`the body of ${method} ${path}`, JSON.stringify(body ?? ""))
           if (OF_SECRETS.test(path)) {
             // One that comes after all this time finds users that nobody could know of.
-            if (method === "DELETE" && !this.world.faults.api.isOverdue(request)) this.checkRemoval(path)
+            const isRemoval = method === "DELETE" && !this.world.faults.api.isOverdue(request)
+            const removed = isRemoval ? this.removalOf(path) : () => {}
             const before = this.secretAt(path)
             return Effect.tap(api.request(request), () =>
               Effect.sync(() => {
+                removed()
                 const after = this.secretAt(path)
                 if (isObject(body) && body["data"] !== undefined && after !== undefined) {
                   // What is made of files of which some are gone is nobody's reply.
