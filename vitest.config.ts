@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
 // These start the real driver, and measure it: one file at a time, when everything else has ended.
@@ -18,6 +19,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: "parts",
+          // By default one less than there are processors: half of a small machine.
+          maxWorkers: Math.min(availableParallelism(), 4),
           include: ["test/**/*.test.ts"],
           // The cluster's have a configuration of their own.
           exclude: [...processes, "test/cluster/**"],

@@ -1,6 +1,7 @@
 // Runs a command beside one node of a real Kubernetes with our own images, and leaves nothing behind:
 //
 //   node scripts/cluster.mjs bash
+//   node scripts/cluster.mjs --prepare   only builds what is kept
 //
 // Kubernetes' programs and the images are built once per version and kept in the user's cache; all else is in namespaces
 // and in a temporary directory that go with it. What it needs of the machine, and why it does not run where that is not,
@@ -47,6 +48,7 @@ const POD_CGROUPS = ["kubepods", "k8s.io"]
 /** Programs of the tests that run in pods. */
 const PROGRAMS = ["tools"]
 const LOCKED = 75
+const PREPARES = process.argv[2] === "--prepare"
 
 const started = performance.now()
 const say = (line) => process.stderr.write(`cluster: ${line}\n`)
@@ -152,20 +154,25 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   })
 }
 
-/** @returns the code to end with */
-const runIn = async (directory, programs) => {
+/** @returns archives of images; undefined where that failed, which has been said */
+const imagesIn = async (directory) => {
   const [asked, answered] = [join(directory, "images.json"), join(directory, "built.json")]
   writeFileSync(asked, JSON.stringify({ root, directory, programs: await bundlePrograms(directory) }))
   const building = [process.execPath, join(root, "scripts/cluster/images.mjs"), asked, answered]
-  if ((await spawned(["mount", "pid"], building)) !== 0) return 1
-  const built = JSON.parse(readFileSync(answered, "utf8"))
-  if (built.problem !== undefined) {
-    say(built.problem)
-    return 1
-  }
-  say(`programs and images are there after ${seconds()} s`)
+  if ((await spawned(["mount", "pid"], building)) !== 0) return undefined
+  const { archives, problem } = JSON.parse(readFileSync(answered, "utf8"))
+  if (problem !== undefined) say(problem)
+  else say(`programs and images are there after ${seconds()} s`)
+  return archives
+}
+
+/** @returns the code to end with */
+const runIn = async (directory, programs) => {
+  const archives = await imagesIn(directory)
+  if (archives === undefined) return 1
+  if (PREPARES) return 0
   const settings = join(directory, "settings.json")
-  writeFileSync(settings, JSON.stringify({ directory, programs, archives: built.archives, root }))
+  writeFileSync(settings, JSON.stringify({ directory, programs, archives, root }))
   const code = await spawned(
     ["mount", "net", "pid", "uts", "ipc"],
     // A shell as the first process: it takes in the processes that containerd leaves.
@@ -208,7 +215,8 @@ const main = async () => {
     removeCgroups()
     rmSync(directory, { recursive: true, force: true })
   }
-  let left = leftovers(before, look())
+  // Others may be at work meanwhile.
+  let left = PREPARES ? [] : leftovers(before, look())
   // The last processes of a namespace may still be ending.
   for (let attempt = 0; attempt < 50 && left.length > 0; attempt++) {
     spawnSync("sleep", ["0.1"])

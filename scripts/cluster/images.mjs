@@ -105,14 +105,17 @@ const clusterImages = ({ root, directory, say, programs }) => {
     return file
   }
 
+  const baseTagOf = ({ architecture, image, madeOf = [], packages }) =>
+    `${image.replace(/:[^:]*$/u, "")}:${architecture}-${hashOf(RECIPE, SUITE, ...madeOf, ...packages)}`
+
   /** @returns its ID: of an image that is called by its name, buildah asks that it be of the target's platform */
-  const base = ({ architecture, files = () => [], image, madeOf = [], packages }) => {
-    const key = hashOf(RECIPE, SUITE, ...madeOf, ...packages)
-    const tag = `${image.replace(/:[^:]*$/u, "")}:${architecture}-${key}`
+  const base = (it) => {
+    const { architecture, files = () => [], image, packages } = it
+    const tag = baseTagOf(it)
     if (!has(tag)) {
       say(`putting ${image} together for ${architecture}`)
       const container = buildah("from", "--arch", architecture, "scratch")
-      buildah("add", "--quiet", container, fileSystem(key, packages, architecture), "/")
+      buildah("add", "--quiet", container, fileSystem("base", packages, architecture), "/")
       const users = join(scratch, "passwd")
       writeFileSync(users, "root:x:0:0:root:/root:/bin/sh\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
       for (const { from, to } of [{ from: users, to: "/etc/passwd" }, ...files()])
@@ -157,22 +160,17 @@ const clusterImages = ({ root, directory, say, programs }) => {
     return [...volumes, "--volume", `${file}:/usr/local/etc/npmrc:ro`]
   }
 
+  const basesFor = (architecture) => ({
+    BUILD_BASE: { image: BUILD_BASE, packages: BUILD, architecture: HERE, files: npmFiles, madeOf: [nodeVersion, NPM] },
+    LIBRARIES_BASE: { image: "localhost/libraries:1", packages: LIBRARIES, architecture },
+    RUNTIME_BASE: { image: RUNTIME_BASE, packages: RUNTIME, architecture }
+  })
+
   const build = (target, version, image, architecture = HERE) => {
-    const bases = {
-      BUILD_BASE: {
-        image: BUILD_BASE,
-        packages: BUILD,
-        architecture: HERE,
-        files: npmFiles,
-        madeOf: [nodeVersion, NPM]
-      },
-      LIBRARIES_BASE: { image: "localhost/libraries:1", packages: LIBRARIES, architecture },
-      RUNTIME_BASE: { image: RUNTIME_BASE, packages: RUNTIME, architecture }
-    }
     buildah(
       ...["bud", "--quiet", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"],
       ...npmSettings(),
-      ...Object.entries(bases).flatMap(([name, it]) => ["--build-arg", `${name}=${base(it)}`]),
+      ...Object.entries(basesFor(architecture)).flatMap(([name, it]) => ["--build-arg", `${name}=${base(it)}`]),
       // Docker sets it by itself.
       ...["--build-arg", `TARGETARCH=${architecture}`, "--platform", `linux/${architecture}`],
       ...["--build-arg", `BUILD_VERSION=${version}`, "--target", target, "--tag", image, root]
@@ -199,10 +197,12 @@ const clusterImages = ({ root, directory, say, programs }) => {
   })
   const tagOf = ({ image, key }) => `${image}-${key}`
 
+  const packagesTagOf = (architecture) => `${REPOSITORY}/packages:${architecture}`
+
   /** All in one archive, so that what they have in common is in there once, and is unpacked once. */
-  const archive = (images, file, architecture = HERE) => {
+  const archive = (images, file, architecture) => {
     // Tagged, so that what is built of the lock file alone outlives the builds.
-    build("packages", "", `${REPOSITORY}/packages:${architecture}`, architecture)
+    build("packages", "", packagesTagOf(architecture), architecture)
     const layout = mkdtempSync(join(scratch, "layout-"))
     for (const it of images) {
       const tag = tagOf(it)
@@ -222,17 +222,18 @@ const clusterImages = ({ root, directory, say, programs }) => {
   }
 
   /** What older checkouts were built into is not needed again. */
-  const removeOthers = (files, images) => {
+  const removeOthers = (files, tags) => {
     for (const name of readdirSync(join(cache, "images"))) {
       const path = join(cache, "images", name)
       if (path !== storage && !files.includes(path)) rmSync(path, { recursive: true, force: true })
     }
     // Of builds that were cut off.
     buildah("rm", "--all")
-    const wanted = images.map(tagOf)
-    const tags = buildah("images", "--format", "{{.Name}}:{{.Tag}}").split("\n")
-    const built = new Set(images.map(({ image }) => image.replace(/:.*$/u, "")))
-    const old = tags.filter((tag) => built.has(tag.replace(/:.*$/u, "")) && !wanted.includes(tag))
+    const bases = ARCHITECTURES.flatMap((it) => Object.values(basesFor(it)).map(baseTagOf))
+    const wanted = [...tags, ...bases, ...ARCHITECTURES.map(packagesTagOf)]
+    const old = buildah("images", "--format", "{{.Name}}:{{.Tag}}")
+      .split("\n")
+      .filter((tag) => tag !== "" && !tag.startsWith("<none>") && !wanted.includes(tag))
     if (old.length > 0) buildah("rmi", "--force", ...old)
     buildah("rmi", "--prune", "--force")
   }
@@ -266,10 +267,8 @@ const clusterImages = ({ root, directory, say, programs }) => {
     for (const it of missing) archive(it.images, it.file, it.architecture)
     if (missing.length > 0) {
       const files = archives.map(({ file }) => file)
-      removeOthers(
-        files,
-        archives.flatMap((it) => it.images)
-      )
+      const tags = archives.flatMap((it) => it.images.map(tagOf))
+      removeOthers(files, tags)
     }
     return { archives: archives.map(({ architecture, file }) => ({ architecture, file })) }
   } catch (error) {

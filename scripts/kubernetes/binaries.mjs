@@ -96,12 +96,3 @@ export const kubernetesPrograms = (say) => {
   }
   return { directory }
 }
-
-// By itself: builds what is not there yet.
-if (import.meta.main) {
-  const { problem } = kubernetesPrograms((line) => process.stderr.write(`kubernetes: ${line}\n`))
-  if (problem !== undefined) {
-    process.stderr.write(`kubernetes: ${problem}\n`)
-    process.exitCode = 1
-  }
-}
