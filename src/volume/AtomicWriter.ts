@@ -23,6 +23,8 @@ type FileType = FileSystem.File.Type
 export interface WriteOptions {
   /** Group that owns every file and directory and may read them; undefined leaves ownership alone. */
   readonly gid?: number
+  /** Told the name of a new generation as soon as it is there: long before it is what readers see. */
+  readonly onGeneration?: (name: string) => void
 }
 
 /** What `..data` becomes by the rename. */
@@ -382,6 +384,7 @@ const writeGeneration = Effect.fnUntraced(function* (work: Work, change: Plan & 
   const files = yield* FileSystem.FileSystem
   const madeLinks: Array<string> = []
   const generation = yield* makeGeneration(targetPath)
+  work.options.onGeneration?.(generation)
   yield* Effect.gen(function* () {
     yield* fill(work, change, generation)
     yield* files.symlink(generation, `${targetPath}/${DATA_NEXT}`)

@@ -170,9 +170,20 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
 
 // ---- a volume that is not mounted yet
 
-/** Takes a mount away again, with whatever was written to it. Never fails: what is left is found by the next call. */
-const undo = Effect.fnUntraced(function* (targetPath: TargetPath) {
+/**
+ * Takes a mount away again, with whatever was written to it. Never fails: what is left is found by the next call.
+ *
+ * Unless it shows content that is not of this call, whose mount was empty: during a rollout another driver may have begun,
+ * and have mounted the volume anew while this call hung.
+ */
+const undo = Effect.fnUntraced(function* (targetPath: TargetPath, generation: string | undefined) {
+  const files = yield* FileSystem.FileSystem
   const mounter = yield* Mounter
+  const shown = yield* Effect.orElseSucceed(files.readLink(`${targetPath}/${MountedFiles.DATA}`), () => undefined)
+  if (shown !== undefined && shown !== generation) {
+    yield* Effect.logWarning("another driver has published the volume meanwhile", { [LogKeys.targetPath]: targetPath })
+    return
+  }
   yield* MountedFiles.clear(targetPath)
   yield* Effect.catch(mounter.unmount(targetPath), (cause) =>
     Effect.logError("failed to unmount after a failed publish", { [LogKeys.targetPath]: targetPath, cause })
@@ -202,10 +213,14 @@ const mountAndFill = Effect.fnUntraced(function* (
   tell: Tell
 ) {
   const { mayBeRecorded } = found
+  let generation: string | undefined
+  const onGeneration = (name: string) => {
+    generation = name
+  }
   yield* Effect.acquireUseRelease(
     mountTarget(volume, found.leftover),
-    () => fill(volume, { usableClass, known: undefined, mayBeRecorded }, tell),
-    (_, exit) => (exit._tag === "Success" ? Effect.void : undo(volume.targetPath))
+    () => fill(volume, { usableClass, known: undefined, mayBeRecorded, onGeneration }, tell),
+    (_, exit) => (exit._tag === "Success" ? Effect.void : undo(volume.targetPath, generation))
   )
 })
 

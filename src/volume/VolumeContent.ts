@@ -233,6 +233,8 @@ export interface Filling {
   readonly known: VolumeRecord | undefined
   /** Another life of the driver may have recorded the volume, under a name that this one does not know. */
   readonly mayBeRecorded: boolean
+  /** As of `AtomicWriter.WriteOptions`. */
+  readonly onGeneration?: (name: string) => void
 }
 
 /** Puts a volume into the table, with what has come for it meanwhile: credentials, and wishes for one more refresh. */
@@ -253,7 +255,7 @@ const commit = Effect.fnUntraced(function* (record: VolumeRecord, wished: Asked)
  */
 export const fill = Effect.fnUntraced(function* (
   volume: Volume,
-  { known, mayBeRecorded, usableClass }: Filling,
+  { known, mayBeRecorded, onGeneration, usableClass }: Filling,
   tell: Tell
 ) {
   const { pod, targetPath, className } = volume
@@ -270,9 +272,10 @@ export const fill = Effect.fnUntraced(function* (
   const { changed } =
     response.files.length === 0
       ? { changed: false }
-      : yield* AtomicWriter.write(targetPath, response.files, volume.gid === undefined ? {} : { gid: volume.gid }).pipe(
-          Effect.mapError((reason) => new ContentNotMounted({ pod: podKey(pod), reason }))
-        )
+      : yield* AtomicWriter.write(targetPath, response.files, {
+          ...(volume.gid !== undefined && { gid: volume.gid }),
+          ...(onGeneration !== undefined && { onGeneration })
+        }).pipe(Effect.mapError((reason) => new ContentNotMounted({ pod: podKey(pod), reason })))
   const table = yield* VolumeTable
   // Files that the provider has written itself may have changed as well.
   if (changed || response.files.length === 0) table.contentChanged(targetPath)

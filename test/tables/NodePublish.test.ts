@@ -338,6 +338,45 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
       })
     )
   )
+
+  it.effect.each([
+    { name: "is cut off", end: (fiber: Fiber.Fiber<unknown, unknown>) => Fiber.interrupt(fiber) },
+    { name: "fails", end: () => Effect.void }
+  ])("S3 what another driver has published meanwhile stays when the call $name", ({ end }) =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const [asked, over] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const refused = new ProviderCallFailed({
+          provider: "vault",
+          grpcCode: "INTERNAL",
+          details: "no",
+          unanswered: false
+        })
+        provider.mount = () =>
+          Deferred.succeed(asked, undefined).pipe(
+            Effect.andThen(Deferred.await(over)),
+            Effect.andThen(Effect.fail(refused))
+          )
+        const fiber = yield* Effect.forkChild(call())
+        yield* Deferred.await(asked)
+        const mounter = yield* Mounter
+        const files = yield* FileSystem.FileSystem
+        yield* mounter.unmount(TargetPath.make(Node.TARGET))
+        yield* mounter.mountTmpfs(TargetPath.make(Node.TARGET), { sizeBytes: 0, mode: 0o755 })
+        yield* files.makeDirectory(`${Node.TARGET}/..2026_01_01_00_00_01.1`)
+        yield* files.writeFileString(`${Node.TARGET}/..2026_01_01_00_00_01.1/foo`, "secret v2")
+        yield* files.symlink("..2026_01_01_00_00_01.1", `${Node.TARGET}/..data`)
+        yield* files.symlink("..data/foo", `${Node.TARGET}/foo`)
+        yield* end(fiber)
+        yield* Deferred.succeed(over, undefined)
+        yield* Fiber.await(fiber)
+        assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
+        assert.strictEqual(yield* Node.read("foo"), "secret v2")
+      })
+    )
+  )
 })
 
 describe("NodePublish: first mounts", () => {
