@@ -8,6 +8,8 @@ import { reported } from "./support/Report.ts"
 await import("./scenarios/images.ts")
 await import("./scenarios/install.ts")
 await import("./scenarios/volumes.ts")
+// Before there is an audience of ours: from then on they are managed for ever.
+await import("./scenarios/specs.ts")
 await import("./scenarios/tokens.ts")
 await import("./scenarios/rotation.ts")
 await import("./scenarios/sync.ts")

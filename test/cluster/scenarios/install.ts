@@ -17,7 +17,7 @@ import {
 import { report } from "../support/Report.ts"
 
 describe("install", () => {
-  it("the definitions are established", async () => {
+  it("secretproviderclasses and secretproviderclasspodstatuses crd is established", async () => {
     await apply(...manifests("deploy/crds.yaml"))
     for (const name of [
       "secretproviderclasses.secrets-store.csi.x-k8s.io",
@@ -59,7 +59,7 @@ describe("install", () => {
     )
   })
 
-  it("every object of the operand is there, and the ClusterCSIDriver says so", async () => {
+  it("rbac roles and role bindings exist: every object of the operand is there, and the ClusterCSIDriver says so", async () => {
     for (const [kind, name, inside] of OPERAND) assert.isDefined(await find(kind, name, inside), `${kind} ${name}`)
     await operatorReports("Available", "True")
     await operatorReports("Degraded", "False")

@@ -2,7 +2,20 @@
 import { setTimeout as sleep } from "node:timers/promises"
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { driverReady, intervalOf } from "../support/Driver.ts"
-import { apply, at, eventThat, exec, find, get, kubectl, list, podReady, textAt, until } from "../support/Kubectl.ts"
+import {
+  apply,
+  at,
+  eventThat,
+  exec,
+  find,
+  get,
+  kubectl,
+  list,
+  podReady,
+  remove,
+  textAt,
+  until
+} from "../support/Kubectl.ts"
 import {
   clusterCsiDriver,
   inNewNamespace,
@@ -16,6 +29,7 @@ import {
 } from "../support/Objects.ts"
 import { report } from "../support/Report.ts"
 
+const METRICS_PORT = 8095
 const read = (name: string) => exec("rotation", name, "cat", `${MOUNT}/foo`)
 
 describe("rotation", () => {
@@ -37,7 +51,7 @@ describe("rotation", () => {
     await until("the Secret", 60, () => find("secret", "rotationsecret", "rotation"))
   }, 180_000)
 
-  it("file and Secret follow the store, faster than the kubelet publishes again", async () => {
+  it("Test auto rotation of mount contents and K8s secrets: file and Secret follow the store, faster than the kubelet publishes again", async () => {
     assert.strictEqual(await read("app"), "secret")
     await provider.set("/rotation", { rotated: "true" })
     const since = performance.now()
@@ -65,6 +79,22 @@ describe("rotation", () => {
     await until("the new file", 60, async () => (await read("app")) === "rotated")
     await provider.set("/rotation", { rotated: "false" })
     await until("the old file again", 30, async () => (await read("app")) === "secret")
+  })
+
+  it("Validate metrics: publish, unpublish and rotation are counted", async () => {
+    await apply(pod({ namespace: "rotation", name: "counted", classes: ["class"] }))
+    await podReady("rotation", "counted")
+    await remove("pod", "counted", "rotation")
+    const { address } = await driverReady()
+    await until("the three counters", 60, async () => {
+      const response = await fetch(`http://${address}:${METRICS_PORT}/metrics`)
+      const text = await response.text()
+      const missing = ["node_publish_total", "node_unpublish_total", "rotation_reconcile_total"].filter(
+        (name) => !new RegExp(`^${name}\\{.*\\} [1-9]`, "mu").test(text)
+      )
+      if (missing.length > 0) throw new Error(`without ${missing.join(", ")}`)
+      return true
+    })
   })
 
   it("another interval replaces the driver; a refresh is forced by an annotation", async () => {

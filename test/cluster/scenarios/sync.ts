@@ -42,7 +42,7 @@ const deleteDeployment = (namespace: string, name: string) =>
   kubectl(["delete", "deployment", "--namespace", namespace, name, "--cascade=foreground", "--timeout=60s"])
 
 describe("sync", () => {
-  it("two Deployments own one Secret; it goes with the last of them", async () => {
+  it("Sync with K8s secrets: read secret, multiple owners, and it goes with the last of them", async () => {
     const namespace = await inNewNamespace("sync")
     await apply(
       classOf(namespace),
@@ -71,7 +71,7 @@ describe("sync", () => {
     await until("the Secret gone", 60, async () => (await find("secret", "foosecret", namespace)) === undefined)
   })
 
-  it("same names in two namespaces: each Secret has its own owner", async () => {
+  it("Namespaced scope: sync, read, ownerReferences, delete deployment", async () => {
     const [here, there] = [await inNewNamespace("sync-here"), await inNewNamespace("sync-there")]
     await apply(
       classOf(here),

@@ -12,7 +12,7 @@ describe("volumes", () => {
   }, 60_000)
 
   describe.concurrent("at once", () => {
-    it("an inline volume: read secret and key, one pod status, unmount succeeds", async () => {
+    it("CSI inline volume test with pod portability: read secret and key, one pod status, unmount succeeds", async () => {
       const namespace = await inNewNamespace("inline")
       await apply(
         secretProviderClass({
@@ -42,7 +42,7 @@ describe("volumes", () => {
       assert.notInclude(await driverLog(), "failed to clean and unmount target path")
     })
 
-    it("a class of v1alpha1", async () => {
+    it("[v1alpha1] CSI inline volume test with pod portability: read secret and key", async () => {
       const namespace = await inNewNamespace("test-v1alpha1")
       await apply(
         secretProviderClass({ namespace, name: "class", apiVersion: "v1alpha1" }),
@@ -81,7 +81,7 @@ describe("volumes", () => {
       assert.strictEqual(listAt(status, "status", "objects").length, 2)
     })
 
-    it("several classes in one pod", async () => {
+    it("CSI inline volume test with multiple secret provider class", async () => {
       const namespace = await inNewNamespace("several")
       const classes = ["class-0", "class-1"]
       await apply(
@@ -157,7 +157,7 @@ describe("volumes", () => {
       assert.strictEqual(await exec(namespace, "app", "cat", `${MOUNT}/clientid`), "somebody")
     })
 
-    it("same-named classes in two namespaces: each pod gets its own", async () => {
+    it("Namespaced scope: same-named classes in two namespaces, each pod gets its own", async () => {
       const [good, bad] = [await inNewNamespace("scope-good"), await inNewNamespace("scope-bad")]
       await apply(
         secretProviderClass({ namespace: good, name: "class" }),
@@ -167,7 +167,7 @@ describe("volumes", () => {
       await podReady(good, "app", 60)
     })
 
-    it("no class: the pod's Events say so, and it starts when there is one", async () => {
+    it("Namespaced scope, no SPC in same namespace: the pod's Events say so, and it starts when there is one", async () => {
       const namespace = await inNewNamespace("negative-test-ns")
       await apply(pod({ namespace, name: "app", classes: ["class"] }))
       await eventThat(

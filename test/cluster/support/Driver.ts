@@ -18,11 +18,14 @@ const describe = (pod: unknown): DriverPod => ({
   address: textAt(pod, "status", "podIP")
 })
 
-/** @shape (DaemonSet) -> "10m": how often the driver is told to refresh volumes */
-export const intervalOf = (daemonSet: unknown): string => {
+const argumentOf = (daemonSet: unknown, name: string): string => {
   const args = listAt(daemonSet, "spec", "template", "spec", "containers", 0, "args").map(String)
-  return args.find((arg) => arg.startsWith("--rotation-poll-interval="))?.split("=")[1] ?? ""
+  return args.find((arg) => arg.startsWith(`--${name}=`))?.split("=")[1] ?? ""
 }
+/** @shape (DaemonSet) -> "10m": how often the driver is told to refresh volumes */
+export const intervalOf = (daemonSet: unknown): string => argumentOf(daemonSet, "rotation-poll-interval")
+/** @shape (DaemonSet) -> "true": whether it is told to */
+export const rotationOf = (daemonSet: unknown): string => argumentOf(daemonSet, "enable-secret-rotation")
 
 export const driverPods = async (): Promise<ReadonlyArray<DriverPod>> =>
   (await list("pods", "--namespace", NAMESPACE, `--selector=app=${DAEMON_SET}`)).map(describe)
