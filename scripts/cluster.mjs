@@ -23,7 +23,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { rolldown } from "rolldown"
 import { leftovers, present } from "./cluster/leftovers.mjs"
-import { cache, kubernetesPrograms } from "./kubernetes/binaries.mjs"
+import { cache, kubernetesObstacle, kubernetesPrograms } from "./kubernetes/binaries.mjs"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
 const PREFIX = "secrets-store-cluster-"
@@ -84,8 +84,7 @@ const obstacle = () => {
   if (packages.size > 0) return `it needs: apt-get install ${[...packages].join(" ")}`
   if (spawnSync("unshare", ["--mount", "--net", "--pid", "--fork", "true"]).status !== 0)
     return "it needs to be allowed to make namespaces"
-  if (!found("go")) return "it needs Go, which Kubernetes is built with"
-  return undefined
+  return kubernetesObstacle()
 }
 
 const removeCgroups = () => {

@@ -11,7 +11,7 @@ import {
   symlinkSync,
   writeFileSync
 } from "node:fs"
-import { homedir } from "node:os"
+import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 
 export const KUBERNETES = "1.36.3"
@@ -73,18 +73,33 @@ const goMod = () => {
   ].join("\n\n")
 }
 
+const mainGo = () => readFileSync(join(import.meta.dirname, "main.go"), "utf8")
+const programsDirectory = () => {
+  const key = createHash("sha256").update(mainGo()).digest("hex").slice(0, 12)
+  return join(cache, `kubernetes-v${KUBERNETES}-etcd-v${ETCD}-${key}`)
+}
+
+/** @returns why they cannot be built on this machine; undefined where they can, or are there already */
+export const kubernetesObstacle = () => {
+  if (existsSync(join(programsDirectory(), "kubernetes"))) return undefined
+  const args = ["list", "-m", `k8s.io/kubernetes@v${KUBERNETES}`]
+  const { error, status, stderr } = spawnSync("go", args, { cwd: tmpdir(), encoding: "utf8", timeout: 60_000 })
+  if (error?.code === "ENOENT") return "it needs Go, which Kubernetes is built with"
+  if (status === 0) return undefined
+  const said = (stderr ?? "").trim().split("\n").at(-1) || "no answer within a minute"
+  return `it needs a Go module proxy that has k8s.io/kubernetes v${KUBERNETES}: ${said}`
+}
+
 /** @returns the directory with etcd, kube-apiserver, kubelet and the others; or the problem */
 export const kubernetesPrograms = (say) => {
-  const main = readFileSync(join(import.meta.dirname, "main.go"), "utf8")
-  const key = createHash("sha256").update(main).digest("hex").slice(0, 12)
-  const directory = join(cache, `kubernetes-v${KUBERNETES}-etcd-v${ETCD}-${key}`)
+  const directory = programsDirectory()
   const [major, minor] = KUBERNETES.split(".")
   const version = "k8s.io/component-base/version"
   const { problem } = goProgram({
     directory,
     name: "kubernetes",
     title: `Kubernetes ${KUBERNETES} and etcd ${ETCD}`,
-    files: { "go.mod": goMod(), "main.go": main },
+    files: { "go.mod": goMod(), "main.go": mainGo() },
     source: ".",
     // Clients look at the version.
     flags: [`gitVersion=v${KUBERNETES}`, `gitMajor=${major}`, `gitMinor=${minor}`].map((it) => `-X ${version}.${it}`),
