@@ -69,8 +69,8 @@ export type SecretDecision =
   | { readonly _tag: "Unchanged" }
   /** Somebody else's: it is left alone. */
   | { readonly _tag: "Foreign" }
-  /** What cannot be changed in it would have to change. */
-  | { readonly _tag: "Blocked"; readonly why: string; readonly remedy: string }
+  /** What cannot be changed in it would have to change. A patch, if any, says only who uses it, so that it stays. */
+  | { readonly _tag: "Blocked"; readonly why: string; readonly remedy: string; readonly patch?: unknown }
   /** It goes; the next look makes it anew. */
   | { readonly _tag: "Terminating" }
 
@@ -263,6 +263,18 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
   const marked: Record<string, string | null> = KEYS.unused in annotations ? { [KEYS.unused]: null } : {}
   note("mark", !isEmpty(marked))
 
+  const finished = () => {
+    if (!isEmpty(marked)) metadata["annotations"] = marked
+    metadata["resourceVersion"] = live.metadata.resourceVersion
+    return patch
+  }
+  const blocked = (why: string, outcome = "it is made anew"): SecretDecision => ({
+    _tag: "Blocked",
+    why,
+    remedy: `delete Secret ${wanted.namespace}/${wanted.secret.name}, and ${outcome}`,
+    ...(changes.length > 0 && { patch: finished() })
+  })
+
   if (!knowsMore(live, wanted)) {
     const ourAnnotations = new Set([...writtenByUs(live, "annotations")].filter((key) => !isStamp(key)))
     const ourLabels = writtenByUs(live, "labels")
@@ -270,19 +282,10 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
     const newAnnotations = differences(annotations, wanted.secret.annotations, ourAnnotations)
     const data = dataDifferences(live.data ?? {}, encoded(wanted.secret))
     if ((live.type ?? "Opaque") !== wanted.secret.type) {
-      return {
-        _tag: "Blocked",
-        why: `it is of type ${live.type ?? "Opaque"}, and a type cannot be changed`,
-        remedy: `delete Secret ${wanted.namespace}/${wanted.secret.name}, and it is made anew with type ${wanted.secret.type}`
-      }
+      const why = `it is of type ${live.type ?? "Opaque"}, and a type cannot be changed`
+      return blocked(why, `it is made anew with type ${wanted.secret.type}`)
     }
-    if (!isEmpty(data) && live.immutable === true) {
-      return {
-        _tag: "Blocked",
-        why: "it is immutable",
-        remedy: `delete Secret ${wanted.namespace}/${wanted.secret.name}, and it is made anew`
-      }
-    }
+    if (!isEmpty(data) && live.immutable === true) return blocked("it is immutable")
     if (note("data", !isEmpty(data))) patch["data"] = data
     if (note("labels", !isEmpty(newLabels))) metadata["labels"] = newLabels
     note("annotations", !isEmpty(newAnnotations))
@@ -295,9 +298,7 @@ export const decide = (live: Secret | undefined, wanted: Wanted): SecretDecision
     }
   }
   if (changes.length === 0) return { _tag: "Unchanged" }
-  if (!isEmpty(marked)) metadata["annotations"] = marked
-  metadata["resourceVersion"] = live.metadata.resourceVersion
-  return { _tag: "Patch", patch, changes }
+  return { _tag: "Patch", patch: finished(), changes }
 }
 
 /**

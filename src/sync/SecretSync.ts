@@ -457,6 +457,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
             `give the Secret another name in SecretProviderClass ${keyOf(namespace, wanted.className)}, delete it, or let the class take it over with the annotation ${ADOPT_KEY}: "true"`
           )
         case "Blocked":
+          if (decision.patch !== undefined)
+            yield* Resource.mergePatch(Resource.secretVersions, namespace, name, decision.patch)
           return yield* failed(source, `secret ${key} cannot be updated: ${decision.why}`, decision.remedy)
         case "Terminating":
           return yield* failed(source, `secret ${key} is being deleted`, "nothing, it is made anew once it is gone")

@@ -459,6 +459,39 @@ const blocked: ReadonlyArray<Row> = [
     }
   },
   {
+    row: "S9",
+    name: "immutable, with a new user: that is among its owners, so that it stays",
+    live: liveWith(
+      { ownerReferences: [owner("uid-0")], annotations: { ...secret.annotations, ...stamps, [unused]: MINUTE_1 } },
+      { immutable: true }
+    ),
+    wanted: wantedWith({ data: bob }),
+    expected: {
+      _tag: "Blocked",
+      why: "it is immutable",
+      remedy: "delete Secret default/synced, and it is made anew",
+      patch: {
+        metadata: {
+          ownerReferences: [owner("uid-0"), owner("uid-1")],
+          annotations: { [unused]: null },
+          resourceVersion: "7"
+        }
+      }
+    }
+  },
+  {
+    row: "S9",
+    name: "another type, with a new user",
+    live: liveWith({ ownerReferences: [owner("uid-0")] }),
+    wanted: wantedWith({ type: "kubernetes.io/tls" }),
+    expected: {
+      _tag: "Blocked",
+      why: "it is of type Opaque, and a type cannot be changed",
+      remedy: "delete Secret default/synced, and it is made anew with type kubernetes.io/tls",
+      patch: { metadata: { ownerReferences: [owner("uid-0"), owner("uid-1")], resourceVersion: "7" } }
+    }
+  },
+  {
     row: "6.4",
     name: "immutable, and only its labels change",
     live: liveWith({ labels: { [MANAGED]: "true" } }, { immutable: true }),

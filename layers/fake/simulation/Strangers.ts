@@ -192,18 +192,33 @@ export class Strangers implements Neighbours {
     })
   }
 
-  /** Nothing is held back any more, whatever was in the way of saying so. */
+  /** Nothing is held back any more, whatever was in the way of saying so, and nothing is immutable. */
   readonly letAllGo: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.forEach([...this.held], (path) => this.letGo(path), { discard: true })
+    Effect.andThen(
+      Effect.forEach([...this.held], (path) => this.letGo(path), { discard: true }),
+      Effect.forEach([...this.frozen], (path) => this.thaw(path), { discard: true })
+    )
   )
+
+  /** Paths of Secrets that have been made immutable. */
+  private readonly frozen = new Set<string>()
 
   /** It cannot be changed, until somebody follows the advice and deletes it. */
   private freeze(path: string): Effect.Effect<void> {
-    return Effect.flatMap(this.patch(path, { immutable: true }), (frozen) =>
-      frozen === undefined
-        ? Effect.void
-        : Effect.ensuring(this.pause(), Effect.asVoid(this.send({ method: "DELETE", path })))
-    )
+    return Effect.suspend(() => {
+      this.frozen.add(path)
+      return Effect.flatMap(this.patch(path, { immutable: true }), (frozen) =>
+        frozen === undefined ? Effect.void : Effect.ensuring(this.pause(), this.thaw(path))
+      )
+    })
+  }
+
+  /** Whether the request to make it immutable, or one to delete it, has been heeded: only it can tell. */
+  private thaw(path: string): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      const found = yield* this.send({ method: "GET", path })
+      if (found?.["immutable"] === true) yield* this.send({ method: "DELETE", path })
+    })
   }
 
   readonly editSecret: Effect.Effect<void> = Effect.suspend(() => {
