@@ -18,6 +18,7 @@ import type { Providers } from "./ports/Providers.ts"
 import { Shutdown } from "./ports/Shutdown.ts"
 import { EventRecorder } from "./reconciler/Events.ts"
 import * as SecretSync from "./sync/SecretSync.ts"
+import { Ending } from "./volume/Ending.ts"
 import { LateMounts } from "./volume/LateMounts.ts"
 import { NodePods } from "./volume/NodePods.ts"
 import { publish } from "./volume/NodePublish.ts"
@@ -95,8 +96,10 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
   const shutdown = yield* Shutdown
   const health = yield* Health
   const loops = yield* FiberSet.make<never, never>()
+  let isEnding = false
   if (config.kubeletRegistrationPath !== "") health.requireRegistration()
-  yield* endpoint.serve(config.endpoint, yield* handlers(config, version), { graceMillis: config.shutdownGraceMillis })
+  const calls = Effect.provideService(handlers(config, version), Ending, { isEnding: () => isEnding })
+  yield* endpoint.serve(config.endpoint, yield* calls, { graceMillis: config.shutdownGraceMillis })
   health.setServing(true)
   yield* Effect.logInfo("listening for connections", { endpoint: config.endpoint })
   if (config.kubeletRegistrationPath !== "") {
@@ -119,6 +122,7 @@ export const run = Effect.fn("Driver.run")(function* (config: DriverConfig, vers
     yield* FiberSet.run(loops, Effect.andThen(Unrecorded.recordAll(config), Effect.never))
   }
   const signal = yield* Effect.raceFirst(shutdown.requested, FiberSet.join(loops))
+  isEnding = true
   health.setServing(false)
   yield* Effect.logInfo("received shutdown signal", { signal })
 }, Effect.scoped)

@@ -52,6 +52,8 @@ const SERVER_METADATA = ["uid", "resourceVersion", "creationTimestamp", "managed
 const STABLE = "storage.openshift.io/stable-generation"
 /** Counted by the API server, in words of old. */
 const COUNT = "deprecated.daemonset.template.generation"
+/** An object that was taken over from Helm keeps what Helm has noted at it. */
+const OF_OTHERS = ["others/", "meta.helm.sh/"]
 const RESTARTED = "kubectl.kubernetes.io/restartedAt"
 const REMEMBERED = "secrets-store.csi.k8s.io/remembered-token-requests"
 
@@ -59,7 +61,7 @@ const REMEMBERED = "secrets-store.csi.k8s.io/remembered-token-requests"
 const plainTexts = (texts: JsonObject): JsonObject =>
   Object.fromEntries(
     Object.entries(texts)
-      .filter(([key]) => !key.startsWith("others/") && key !== RESTARTED && key !== COUNT)
+      .filter(([key]) => !OF_OTHERS.some((prefix) => key.startsWith(prefix)) && key !== RESTARTED && key !== COUNT)
       .map(([key, value]) => [key, key === STABLE ? "a generation" : value])
   )
 

@@ -7,7 +7,7 @@
  *
  * @source driver v1.6.0, pkg/secrets-store/nodeserver.go; reference/driver.md 2.7, Q3-Q7, Q14, Q17-Q19
  */
-import { Clock, Effect, FileSystem } from "effect"
+import { Cause, Clock, Effect, FileSystem, Option } from "effect"
 import type { NodePublishVolumeRequest } from "../../schemas/Csi.ts"
 import type { MountFailed } from "../../schemas/errors/MountFailed.ts"
 import {
@@ -19,13 +19,13 @@ import {
 } from "../../schemas/errors/PublishFailed.ts"
 import { NOTHING_ASKED } from "../../schemas/ForceRefresh.ts"
 import type { ObjectVersion } from "../../schemas/Provider.ts"
-import type { TargetPath } from "../../schemas/TargetPath.ts"
 import { Mounter } from "../ports/Mounter.ts"
 import { Providers } from "../ports/Providers.ts"
 import { lateRecord } from "../reconciler/Schedules.ts"
 import { LogKeys } from "../telemetry/LogKeys.ts"
 import * as Metrics from "../telemetry/Metrics.ts"
 import { decide, type Observed } from "./Decision.ts"
+import { Ending } from "./Ending.ts"
 import { LateMounts } from "./LateMounts.ts"
 import * as MountedFiles from "./MountedFiles.ts"
 import { NodePods } from "./NodePods.ts"
@@ -170,23 +170,44 @@ const learn = Effect.fnUntraced(function* (volume: Volume) {
 
 // ---- a volume that is not mounted yet
 
+/** What a call that mounted a volume knows about its mount. */
+interface Made {
+  /** The generation that it has written, or has begun to. */
+  readonly generation: string | undefined
+  readonly mountedMillis: number
+}
+
+/** What is mounted there now is what the call has mounted, as far as that can be told: a new tmpfs is as empty as its own. */
+const isStillOurs = Effect.fnUntraced(function* ({ targetPath }: Volume, { generation, mountedMillis }: Made) {
+  const files = yield* FileSystem.FileSystem
+  const entries = yield* files.readDirectoryEntries(targetPath)
+  if (generation !== undefined) return entries.some(({ name }) => name === generation)
+  const { mtime } = yield* files.stat(targetPath)
+  return entries.length === 0 && Option.exists(mtime, (changed) => changed.getTime() <= mountedMillis)
+})
+
 /**
  * Takes a mount away again, with whatever was written to it. Never fails: what is left is found by the next call.
  *
- * Unless it shows content that is not of this call, whose mount was empty: during a rollout another driver may have begun,
- * and have mounted the volume anew while this call hung.
+ * During a rollout another driver may have begun, and have mounted the volume anew while this call hung. So what shows
+ * content that is not of this call, whose mount was empty, stays. A driver that is ending takes only its own mount away
+ * once nobody waits for the call any more, and does so in one step: the kubelet may be calling the next one.
  */
-const undo = Effect.fnUntraced(function* (targetPath: TargetPath, generation: string | undefined) {
+const undo = Effect.fnUntraced(function* (volume: Volume, made: Made, cause: Cause.Cause<unknown>) {
+  const { answerByMillis, targetPath } = volume
   const files = yield* FileSystem.FileSystem
   const mounter = yield* Mounter
-  const shown = yield* Effect.orElseSucceed(files.readLink(`${targetPath}/${MountedFiles.DATA}`), () => undefined)
-  if (shown !== undefined && shown !== generation) {
-    yield* Effect.logWarning("another driver has published the volume meanwhile", { [LogKeys.targetPath]: targetPath })
-    return
+  const { isEnding } = yield* Ending
+  const isGivenUp = Cause.hasInterrupts(cause) || (yield* Clock.currentTimeMillis) >= answerByMillis
+  if (isEnding() && isGivenUp) {
+    if (!(yield* Effect.orElseSucceed(isStillOurs(volume, made), () => false))) return
+  } else {
+    const shown = yield* Effect.orElseSucceed(files.readLink(`${targetPath}/${MountedFiles.DATA}`), () => undefined)
+    if (shown !== undefined && shown !== made.generation) return
+    yield* MountedFiles.clear(targetPath)
   }
-  yield* MountedFiles.clear(targetPath)
-  yield* Effect.catch(mounter.unmount(targetPath), (cause) =>
-    Effect.logError("failed to unmount after a failed publish", { [LogKeys.targetPath]: targetPath, cause })
+  yield* Effect.catch(mounter.unmount(targetPath), (failed) =>
+    Effect.logError("failed to unmount after a failed publish", { [LogKeys.targetPath]: targetPath, cause: failed })
   )
 })
 
@@ -218,9 +239,10 @@ const mountAndFill = Effect.fnUntraced(function* (
     generation = name
   }
   yield* Effect.acquireUseRelease(
-    mountTarget(volume, found.leftover),
+    Effect.andThen(mountTarget(volume, found.leftover), Clock.currentTimeMillis),
     () => fill(volume, { usableClass, known: undefined, mayBeRecorded, onGeneration }, tell),
-    (_, exit) => (exit._tag === "Success" ? Effect.void : undo(volume.targetPath, generation))
+    (mountedMillis, exit) =>
+      exit._tag === "Success" ? Effect.void : undo(volume, { generation, mountedMillis }, exit.cause)
   )
 })
 

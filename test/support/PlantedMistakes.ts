@@ -245,7 +245,7 @@ export const PLANTED: ReadonlyArray<PlantedMistake> = [
     changes: [
       {
         file: "src/volume/NodePublish.ts",
-        from: '(exit._tag === "Success" ? Effect.void : undo(volume.targetPath, generation))',
+        from: 'exit._tag === "Success" ? Effect.void : undo(volume, { generation, mountedMillis }, exit.cause)',
         to: "Effect.void"
       }
     ],

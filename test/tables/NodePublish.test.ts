@@ -11,6 +11,7 @@ import { statusOf } from "../../src/csi/Status.ts"
 import { KubernetesApi } from "../../src/ports/KubernetesApi.ts"
 import { Mounter } from "../../src/ports/Mounter.ts"
 import { exposition } from "../../src/telemetry/PrometheusText.ts"
+import { Ending } from "../../src/volume/Ending.ts"
 import * as MountedFiles from "../../src/volume/MountedFiles.ts"
 import { publish } from "../../src/volume/NodePublish.ts"
 import { unpublish } from "../../src/volume/NodeUnpublish.ts"
@@ -48,6 +49,13 @@ const reads = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
 
 /** A few steps for each who has something to do. */
 const settle = Effect.repeat(TestClock.adjust(1), { times: 20 })
+
+/** As another driver does, that finds an empty mount. */
+const mountAnew = Effect.gen(function* () {
+  const mounter = yield* Mounter
+  yield* mounter.unmount(TargetPath.make(Node.TARGET))
+  yield* mounter.mountTmpfs(TargetPath.make(Node.TARGET), { sizeBytes: 0, mode: 0o755 })
+})
 
 /** A test of one life of the driver, on a node and an API server of its own. */
 const inWorld = <A, E, R>(
@@ -340,6 +348,26 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
   )
 
   it.effect.each([
+    { name: "its own mount goes", another: false, expected: [] },
+    { name: "the mount of the next driver stays", another: true, expected: [Node.TARGET] }
+  ])("S5 a driver that ends while a call hangs: $name", ({ another, expected }) =>
+    inWorld((provider) =>
+      Effect.gen(function* () {
+        yield* Node.prepareTarget()
+        yield* Node.putClass()
+        const asked = yield* Deferred.make<void>()
+        provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+        const fiber = yield* Effect.forkChild(Effect.provideService(call(), Ending, { isEnding: () => true }))
+        yield* Deferred.await(asked)
+        yield* TestClock.adjust("1 second")
+        if (another) yield* mountAnew
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* mountPaths, expected)
+      })
+    )
+  )
+
+  it.effect.each([
     { name: "is cut off", end: (fiber: Fiber.Fiber<unknown, unknown>) => Fiber.interrupt(fiber) },
     { name: "fails", end: () => Effect.void }
   ])("S3 what another driver has published meanwhile stays when the call $name", ({ end }) =>
@@ -361,10 +389,8 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
           )
         const fiber = yield* Effect.forkChild(call())
         yield* Deferred.await(asked)
-        const mounter = yield* Mounter
         const files = yield* FileSystem.FileSystem
-        yield* mounter.unmount(TargetPath.make(Node.TARGET))
-        yield* mounter.mountTmpfs(TargetPath.make(Node.TARGET), { sizeBytes: 0, mode: 0o755 })
+        yield* mountAnew
         yield* files.makeDirectory(`${Node.TARGET}/..2026_01_01_00_00_01.1`)
         yield* files.writeFileString(`${Node.TARGET}/..2026_01_01_00_00_01.1/foo`, "secret v2")
         yield* files.symlink("..2026_01_01_00_00_01.1", `${Node.TARGET}/..data`)

@@ -154,8 +154,12 @@ export class Strangers implements Neighbours {
     })
 
   /** Nobody owns it any more: it stays, and is nobody's to collect. */
-  readonly disown = (it: SimulatedClass): Effect.Effect<void> =>
-    Effect.asVoid(this.patch(this.secretPath(it), { metadata: { ownerReferences: null } }))
+  readonly disown = Effect.fnUntraced({ self: this }, function* (it: SimulatedClass) {
+    yield* this.patch(this.secretPath(it), { metadata: { ownerReferences: null } })
+    const now = yield* Clock.currentTimeMillis
+    // All its users are new ones now.
+    for (const volume of this.it.volumes.values()) if (volume.class === it) volume.publishedMillis = now
+  })
 
   /** Paths of objects that are held back. */
   private readonly held = new Set<string>()

@@ -410,10 +410,12 @@ export class Witness {
             const isRemoval = method === "DELETE" && !this.world.faults.api.isOverdue(request)
             const removed = isRemoval ? this.removalOf(path) : () => {}
             const before = this.secretAt(path)
-            return Effect.tap(api.request(request), () =>
+            return Effect.tap(api.request(request), (answer) =>
               Effect.sync(() => {
                 removed()
-                const after = this.secretAt(path)
+                // As it was stored: somebody else may have written it in the same instant.
+                const isWritten = method !== "DELETE" && SECRET_PATH.test(path) && isObject(answer)
+                const after = isWritten ? secretOf(answer) : this.secretAt(path)
                 if (isObject(body) && body["data"] !== undefined && after !== undefined) {
                   // What is made of files of which some are gone is nobody's reply.
                   if (this.isOfTornDown(after.name)) this.world.spoilt.add(after.name)
