@@ -320,6 +320,8 @@ const program = (
       const volume = chance.oneOf(published)
       // A driver that ends takes replaced files away at once, and one that begins what its forerunner has left.
       const [life, stopped] = [lives.number(), stops]
+      // And with a volume that is unpublished goes all that was in it, also when it is published once more at once.
+      const mounts = witness.mountsMade(volume)
       const link = yield* Effect.option(files.readLink(`${volume.targetPath}/..data`))
       // Upstream's release takes them away at once.
       if (link._tag === "None" || !lives.isAlive() || lives.isLegacy() || !lives.isAlone()) return
@@ -327,7 +329,8 @@ const program = (
       yield* Effect.sleep(afterMillis)
       const path = `${volume.targetPath}/${link.value}/${ALWAYS}`
       if (yield* Effect.orElseSucceed(files.exists(path), () => false)) return
-      if (volume.state !== "Published" || life !== lives.number() || stopped !== stops || !lives.isAlive()) return
+      if (volume.state !== "Published" || mounts !== witness.mountsMade(volume)) return
+      if (life !== lives.number() || stopped !== stops || !lives.isAlive()) return
       referee.check(Invariants.readersMayFinish, { path, afterMillis })
     })
 
