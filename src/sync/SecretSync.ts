@@ -136,6 +136,8 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
   /** Keys that had users here, until it is known that the Secret is gone, or that another node looks after it. */
   const lookedAfter = new Set<string>()
   const memos = new Map<string, Memo>()
+  /** When Secrets were marked as unused, by the monotonic clock. */
+  const markedNanos = new Map<string, bigint>()
   /** By target path: content of which it is not known how old it is. */
   const undated = new Map<string, SecretPlan.Undated>()
   /** By pod status or target path, neither of which can be the other. */
@@ -484,6 +486,7 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     const [namespace, name] = partsOf(key)
     const done = () => {
       memos.delete(key)
+      markedNanos.delete(key)
       return ReconcileLoop.DONE
     }
     const live = yield* liveSecret(key)
@@ -505,6 +508,12 @@ export const run = Effect.fnUntraced(function* ({ driverName, nodeId }: SyncOpti
     }
     const now = yield* Clock.currentTimeMillis
     if (since === undefined) {
+      // Whoever has just taken the mark away knows better: two nodes that do not agree do not write by turns all the time.
+      const lastNanos = markedNanos.get(key)
+      if (lastNanos !== undefined && Number(listedNanos - lastNanos) / 1e6 < UNUSED_MILLIS) {
+        return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
+      }
+      markedNanos.set(key, listedNanos)
       yield* mark(DateTime.formatIso(DateTime.makeUnsafe(now)))
       return ReconcileLoop.requeueAfter(UNUSED_MILLIS)
     }

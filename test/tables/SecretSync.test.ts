@@ -677,6 +677,34 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
     )
   })
 
+  it.effect("S10 a mark that somebody takes away at once is set again after ten seconds, not at once", () => {
+    let marks = 0
+    const isMark = (body: unknown) =>
+      isObject(body) && typeof objectAt(objectAt(body, "metadata"), "annotations")[KEYS.unused] === "string"
+    return inSync(
+      () =>
+        Effect.gen(function* () {
+          const owner = yield* replicaSet()
+          const request = yield* mounted(classWith(entry()), { ownerReferences: [owner] })
+          yield* end(request)
+          yield* later(60)
+          assert.isAtLeast(marks, 4)
+          assert.isAtMost(marks, 7)
+        }),
+      {},
+      (api) => ({
+        ...api,
+        request: (request) =>
+          request.method === "PATCH" && isMark(request.body)
+            ? Effect.tap(api.request(request), () => {
+                marks += 1
+                return marks > 1_000 ? Effect.never : patchSecret(api, { [KEYS.unused]: null })
+              })
+            : api.request(request)
+      })
+    )
+  })
+
   it.effect("S9 not because of pods that were listed long ago", () =>
     inSync(
       () =>
