@@ -182,8 +182,10 @@ const isStillOurs = Effect.fnUntraced(function* ({ targetPath }: Volume, { gener
   const files = yield* FileSystem.FileSystem
   const entries = yield* files.readDirectoryEntries(targetPath)
   if (generation !== undefined) return entries.some(({ name }) => name === generation)
+  // Files that a provider writes itself have no generation.
+  if (entries.length > 0) return entries.every(({ name }) => !name.startsWith(".."))
   const { mtime } = yield* files.stat(targetPath)
-  return entries.length === 0 && Option.exists(mtime, (changed) => changed.getTime() <= mountedMillis)
+  return Option.exists(mtime, (changed) => changed.getTime() <= mountedMillis)
 })
 
 /**

@@ -348,9 +348,16 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
   )
 
   it.effect.each([
-    { name: "its own mount goes", another: false, expected: [] },
-    { name: "the mount of the next driver stays", another: true, expected: [Node.TARGET] }
-  ])("S5 a driver that ends while a call hangs: $name", ({ another, expected }) =>
+    { name: "its own mount goes", another: false, written: "", expected: [] },
+    { name: "so it does with what its provider has written there", another: false, written: "foo", expected: [] },
+    { name: "the mount of the next driver stays", another: true, written: "", expected: [Node.TARGET] },
+    {
+      name: "also when that has begun to write",
+      another: true,
+      written: "..2026_01_01_00_00_01.1",
+      expected: [Node.TARGET]
+    }
+  ])("S5 a driver that ends while a call hangs: $name", ({ another, expected, written }) =>
     inWorld((provider) =>
       Effect.gen(function* () {
         yield* Node.prepareTarget()
@@ -361,6 +368,7 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
         yield* Deferred.await(asked)
         yield* TestClock.adjust("1 second")
         if (another) yield* mountAnew
+        if (written !== "") yield* (yield* FileSystem.FileSystem).writeFileString(`${Node.TARGET}/${written}`, "secret")
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* mountPaths, expected)
       })
