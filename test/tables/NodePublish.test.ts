@@ -50,6 +50,15 @@ const reads = Effect.flatMap(MemoryKubernetes, (kubernetes) =>
 /** A few steps for each who has something to do. */
 const settle = Effect.repeat(TestClock.adjust(1), { times: 20 })
 
+/** A target and a class whose provider never answers: done when it is asked. */
+const hanging = Effect.fnUntraced(function* (provider: Node.Script) {
+  yield* Node.prepareTarget()
+  yield* Node.putClass()
+  const asked = yield* Deferred.make<void>()
+  provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+  return asked
+})
+
 /** As another driver does, that finds an empty mount. */
 const mountAnew = Effect.gen(function* () {
   const mounter = yield* Mounter
@@ -314,10 +323,7 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
     () =>
       inWorld((provider) =>
         Effect.gen(function* () {
-          yield* Node.prepareTarget()
-          yield* Node.putClass()
-          const asked = yield* Deferred.make<void>()
-          provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+          const asked = yield* hanging(provider)
           const fiber = yield* Effect.forkChild(Effect.flip(call(Node.request, 30_000)))
           yield* Deferred.await(asked)
           yield* TestClock.adjust("29 seconds")
@@ -332,10 +338,7 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
   it.effect("an interrupted first publish is undone", () =>
     inWorld((provider) =>
       Effect.gen(function* () {
-        yield* Node.prepareTarget()
-        yield* Node.putClass()
-        const asked = yield* Deferred.make<void>()
-        provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+        const asked = yield* hanging(provider)
         const fiber = yield* Effect.forkChild(call())
         yield* Deferred.await(asked)
         assert.deepStrictEqual(yield* mountPaths, [Node.TARGET])
@@ -360,10 +363,7 @@ describe("NodePublish: refusals (2.7, 13.1 TestNodePublishVolume_Errors)", () =>
   ])("S5 a driver that ends while a call hangs: $name", ({ another, expected, written }) =>
     inWorld((provider) =>
       Effect.gen(function* () {
-        yield* Node.prepareTarget()
-        yield* Node.putClass()
-        const asked = yield* Deferred.make<void>()
-        provider.mount = () => Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+        const asked = yield* hanging(provider)
         const fiber = yield* Effect.forkChild(Effect.provideService(call(), Ending, { isEnding: () => true }))
         yield* Deferred.await(asked)
         yield* TestClock.adjust("1 second")

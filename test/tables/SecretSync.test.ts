@@ -637,10 +637,14 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
       body: { metadata: { annotations } }
     })
 
+  /** @shape (Secret, or a patch of one) -> since when nobody uses it, as it says */
+  const markOf = (body: unknown): unknown =>
+    isObject(body) ? objectAt(objectAt(body, "metadata"), "annotations")[KEYS.unused] : undefined
+
   it.effect("S18 not when somebody has taken the mark away after the pods were listed", () => {
     let takenAway = 0
     const markedMillis = (body: unknown) => {
-      const since = isObject(body) ? objectAt(objectAt(body, "metadata"), "annotations")[KEYS.unused] : undefined
+      const since = markOf(body)
       return typeof since === "string" ? DateTime.toEpochMillis(DateTime.makeUnsafe(since)) : Number.POSITIVE_INFINITY
     }
     return inSync(
@@ -679,8 +683,6 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
 
   it.effect("S10 a mark that somebody takes away at once is set again after ten seconds, not at once", () => {
     let marks = 0
-    const isMark = (body: unknown) =>
-      isObject(body) && typeof objectAt(objectAt(body, "metadata"), "annotations")[KEYS.unused] === "string"
     return inSync(
       () =>
         Effect.gen(function* () {
@@ -695,7 +697,7 @@ describe("a Secret lives as long as pods use it (L5, S9)", () => {
       (api) => ({
         ...api,
         request: (request) =>
-          request.method === "PATCH" && isMark(request.body)
+          request.method === "PATCH" && typeof markOf(request.body) === "string"
             ? Effect.tap(api.request(request), () => {
                 marks += 1
                 return marks > 1_000 ? Effect.never : patchSecret(api, { [KEYS.unused]: null })
